@@ -1,0 +1,164 @@
+"""The embedded library: stellar labels -> normalised flux and continuum, with gradients.
+
+Line by line the flux is written as ``exp(-x**2)``, so ``x`` is the square root of an optical depth: it grows slowly and smoothly with
+metallicity where the flux itself saturates. ``x`` is expanded in principal components whose coefficients are interpolated between the
+computed models by cubic radial basis functions plus a quadratic polynomial. The models are LTE spectra (PySME, Stagger <3D> photospheres,
+abundances of Asplund et al. 2009); see ``docs/library.md`` for what they do not contain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .errors import LabelError, MismatchError
+from .weights import load_tensors
+
+LABELS = ("teff", "logg", "feh", "alpha_fe", "c_fe")
+CENTRE = (0.95, 3.25, -1.75, 0.2, 0.2)             # of 5040 K / teff, logg, feh, alpha_fe, c_fe
+SCALE = (0.24, 3.5, 1.125, 4 / 3, 3.0)             # how far each label moves before the spectrum changes alike
+
+
+def coordinates(labels: Float[Tensor, "n 5"]) -> Float[Tensor, "n 5"]:
+    """Labels (K, dex) -> the dimensionless coordinates in which the models are interpolated."""
+    theta = torch.cat([5040.0 / labels[:, :1], labels[:, 1:]], 1)
+    return (theta - labels.new_tensor(CENTRE)) / labels.new_tensor(SCALE)
+
+
+def quadratic(x: Float[Tensor, "n 5"]) -> Float[Tensor, "n 21"]:
+    """1, every coordinate, every product of two: the polynomial part of the interpolation."""
+    i, j = torch.triu_indices(x.shape[1], x.shape[1])
+    return torch.cat([torch.ones_like(x[:, :1]), x, x[:, i] * x[:, j]], 1)
+
+
+def cubic(x: Float[Tensor, "n 5"], nodes: Float[Tensor, "m 5"]) -> Float[Tensor, "n m"]:
+    """Cubic radial basis ``r**3`` of the distances to the nodes; written with r**2 so that the gradient at a node is 0, not NaN."""
+    r2 = (x[:, None] - nodes).square().sum(-1)
+    return r2 * (r2 + 1e-12).sqrt()
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """Interpolated model spectra of FGK stars.
+
+    Attributes
+    ----------
+    wave : (n_pix,) vacuum Angstrom, equal steps in ln(wave).
+    resolution : resolving power wave / FWHM of the stored spectra.
+    sha256 : of the file of computed models; weights trained on this library carry the same.
+    hull : (m, 4) half-spaces ``a . (teff / 1000, logg, feh) + b <= 0`` inside which model photospheres exist.
+    box : (5, 2) least and greatest value of each label.
+    c_over_alpha : largest [C/Fe] - [alpha/Fe]; beyond, C/O nears 1 and the star becomes a carbon star.
+    """
+
+    wave: Float[Tensor, " n_pix"]
+    resolution: float
+    sha256: str
+    hull: Float[Tensor, "m 4"]
+    box: Float[Tensor, "5 2"]
+    c_over_alpha: float
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, path) -> Library:
+        """Read an emulator file.
+
+        Raises
+        ------
+        DataFileError
+            The file is missing, truncated or corrupted.
+        """
+        tensors, meta = load_tensors(path)
+        for name in ("flux", "cont"):
+            tensors[f"{name}_components"] = tensors[f"{name}_components"].float() * tensors[f"{name}_step"][:, None]
+        wave = torch.exp(meta["ln_wave_start"] + meta["ln_wave_step"] * torch.arange(tensors["flux_components"].shape[1], dtype=torch.float64))
+        return cls(wave, meta["resolution"], meta["library_sha256"], tensors["hull"], tensors["box"], meta["c_over_alpha"], tensors)
+
+    def flux(self, labels: Float[Tensor, "n 5"]) -> Float[Tensor, "n n_pix"]:
+        """Flux over continuum of stars with these labels (teff K, logg, feh, alpha_fe, c_fe dex); differentiable.
+
+        Raises
+        ------
+        LabelError
+            A label lies outside the hull; the message names the nearest allowed ones.
+        """
+        self.check(labels)
+        return self.flux_unchecked(labels)
+
+    def flux_unchecked(self, labels: Float[Tensor, "n 5"]) -> Float[Tensor, "n n_pix"]:
+        """``flux`` for labels that are known to be inside (an optimiser's steps, a population's draw)."""
+        return torch.exp(-self._interpolate("flux", labels).square())
+
+    def continuum(self, labels: Float[Tensor, "n 5"]) -> Float[Tensor, "n n_pix"]:
+        """Continuum flux at the stellar surface, erg / cm2 / s / A."""
+        self.check(labels)
+        knots = 10.0 ** self._interpolate("cont", labels)
+        position = (self.wave - self.tensors["cont_wave"][0]) / (self.tensors["cont_wave"][1] - self.tensors["cont_wave"][0])
+        left = position.floor().long().clamp(0, knots.shape[1] - 2)
+        return torch.lerp(knots[:, left], knots[:, left + 1], (position - left).to(knots))
+
+    def excess(self, labels: Float[Tensor, "n 5"]) -> Float[Tensor, " n"]:
+        """How far each star is outside the hull (dimensionless); at most 0 inside."""
+        scaled = torch.cat([labels[:, :1] / 1000, labels[:, 1:3]], 1)
+        faces = scaled @ self.hull[:, :3].T.to(labels) + self.hull[:, 3].to(labels)
+        span = (self.box[:, 1] - self.box[:, 0]).to(labels)
+        walls = torch.cat([self.box[:, 0].to(labels) - labels, labels - self.box[:, 1].to(labels)], 1) / span.repeat(2)
+        carbon = labels[:, 4:] - labels[:, 3:4] - self.c_over_alpha
+        return torch.cat([faces, walls, carbon], 1).amax(1)
+
+    def contains(self, labels: Float[Tensor, "n 5"]):
+        """Boolean (n,): inside the hull."""
+        return self.excess(labels) <= 1e-6
+
+    def check(self, labels: Float[Tensor, "n 5"]) -> None:
+        """Raise ``LabelError`` for the first star outside the hull, naming the nearest allowed labels."""
+        if not torch.isfinite(labels).all():
+            raise LabelError("A label is NaN or infinite; the library needs finite teff, logg, feh, alpha_fe, c_fe.")
+        outside = torch.nonzero(~self.contains(labels.detach())).flatten()
+        if len(outside):
+            i = int(outside[0])
+            raise LabelError(f"{len(outside)} of {len(labels)} stars lie outside the library. Star {i} has {_text(labels[i])}; "
+                             f"the nearest allowed labels are {_text(self.nearest(labels[i]))}.")
+
+    def nearest(self, labels: Float[Tensor, " 5"]) -> Float[Tensor, " 5"]:
+        """The allowed labels closest to these, distances measured in ``coordinates`` units of the linear labels."""
+        from scipy.optimize import minimize
+        unit = np.array([1000.0, 1, 1, 0.5, 0.5])
+        x0, low, high = labels.detach().double().numpy() / unit, *(self.box.double().numpy() / unit[:, None]).T
+        faces = np.zeros((len(self.hull) + 1, 6))
+        faces[:-1, :3], faces[:-1, 5] = self.hull[:, :3], self.hull[:, 3]
+        faces[-1, 3:] = -0.5, 0.5, -self.c_over_alpha
+        inside = {"type": "ineq", "fun": lambda x: -(faces[:, :5] @ x + faces[:, 5]) - 1e-4, "jac": lambda x: -faces[:, :5]}
+        found = minimize(lambda x: ((x - x0) ** 2).sum(), np.clip(x0, low, high), jac=lambda x: 2 * (x - x0), bounds=list(zip(low, high, strict=True)),
+                         constraints=[inside], method="SLSQP", options={"maxiter": 200})
+        return torch.as_tensor(found.x * unit).to(labels)
+
+    def require(self, sha256: str, what: str) -> None:
+        """Raise ``MismatchError`` unless ``what`` was made with this very library."""
+        if sha256 != self.sha256:
+            raise MismatchError(f"{what} was made with library {sha256[:12]}, the one installed is {self.sha256[:12]}: its labels would be wrong. "
+                                "Retrain it, or install the release it came with.")
+
+    def _interpolate(self, name: str, labels: Tensor) -> Tensor:
+        t, x = self.tensors, coordinates(labels.float())
+        coefficient = cubic(x, t["nodes"]) @ t[f"{name}_radial"] + quadratic(x) @ t[f"{name}_polynomial"]
+        return t[f"{name}_mean"] + coefficient @ t[f"{name}_components"]
+
+
+def _text(labels) -> str:
+    return ", ".join(f"{name} = {value:.0f} K" if name == "teff" else f"{name} = {value:+.2f}" for name, value in zip(LABELS, labels.tolist(), strict=True))
+
+
+@cache
+def load_library(name: str = "optical") -> Library:
+    """The library shipped with the package; ``optical`` covers 3951-5651 A (vacuum) at R = 5000."""
+    path = files("spectrakit") / "assets" / f"library_{name}.safetensors"
+    return Library.load(path)
+
+

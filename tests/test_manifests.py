@@ -1,0 +1,95 @@
+"""Manifests: the shipped ones hold, and a wrong one is refused with file, key and expectation."""
+
+import copy
+
+import pytest
+import yaml
+
+from spectrakit import manifests
+from spectrakit.errors import DataFileError
+
+
+@pytest.mark.parametrize("name", ["lamost_lrs", "miles", "stelib"])
+def test_shipped_manifests_are_complete(name):
+    manifest = manifests.load(name)
+    assert name in manifests.names() and manifest.name == name
+    assert manifest.file("spectra")["file"] == f"{name}.npz"
+    assert {"star", "teff", "logg", "feh"} <= set(manifest.labels)
+    assert all(manifest.labels[label]["unit"] == unit for label, unit in {"teff": "K", "logg": "dex", "feh": "dex"}.items())
+    assert "github.com: " in manifest.whence() and "cite doi:10." in manifest.whence()
+
+
+def test_a_manifest_is_found_when_the_package_is_installed(tmp_path, monkeypatch):
+    (tmp_path / "data_manifests").mkdir()
+    (tmp_path / "data_manifests" / "mine.yml").write_text("")
+    monkeypatch.setattr(manifests.resources, "files", lambda package: tmp_path)
+    assert manifests.names() == ["mine"]
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(DataFileError, match="No manifest named 'mils'; expected one of lamost_lrs, miles, stelib. A new set is one more file"):
+        manifests.load("mils")
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifests, "folder", lambda: tmp_path)
+    (tmp_path / "broken.yml").write_text("a: [1\n")
+    with pytest.raises(DataFileError, match=r"(?s)broken.yml is not YAML: .* Compare it with the other manifests"):
+        manifests.load("broken")
+
+
+@pytest.fixture(scope="module")
+def good():
+    return yaml.safe_load((manifests.folder() / "miles.yml").read_text())
+
+
+DELETE = object()
+WRONG = {
+    "key missing": (["licence"], DELETE, "miles.yml, key licence: expected to be there"),
+    "key unknown": (["license"], "MIT", "key license: expected no such key; known here: name, title, .*; found 'MIT'"),
+    "kind": (["title"], 5, "key title: expected a str; found 5"),
+    "name": (["name"], "stelib", "key name: expected 'miles', as the file is called; found 'stelib'"),
+    "medium": (["medium"], "water", "key medium: expected 'vacuum' or 'air'; found 'water'"),
+    "frame": (["frame"], "observed", "key frame: expected 'rest' or 'heliocentric'"),
+    "no citation": (["citation"], [], "key citation: expected at least one BibTeX entry"),
+    "citation": (["citation", 0], "Sanchez-Blazquez 2006", r"key citation\[0\]: expected a BibTeX entry, @article"),
+    "origin": (["origin", 0, "repository"], DELETE, r"key origin\[0\].repository: expected to be there"),
+    "no origin": (["origin"], [], "key origin: expected at least one public origin"),
+    "path escape": (["files", 0, "file"], "../secret.npz", r"key files\[0\].file: expected a plain file name, without folders; found '../secret"),
+    "hash": (["files", 0, "sha256"], "abc", r"key files\[0\].sha256: expected 64 hexadecimal digits"),
+    "bytes": (["files", 0, "bytes"], True, r"key files\[0\].bytes: expected a int; found True"),
+    "role": (["files", 0, "role"], "pictures", "key files: expected one file with role 'spectra'"),
+    "resolution": (["resolution"], {"fwhm": 2.5, "power": 1800}, r"key resolution: expected one positive number: fwhm \(Angstrom\) or power"),
+    "no resolution": (["resolution"], {}, "key resolution: expected one positive number"),
+    "noise kind": (["noise", "kind"], "guessed", "key noise.kind: expected 'measured' or 'estimated'"),
+    "noise floor": (["noise", "floor"], DELETE, "key noise.floor: expected to be there"),
+    "unit": (["labels", "teff", "unit"], "Kelvins!", "key labels.teff.unit: expected a unit that astropy knows; found 'Kelvins!'"),
+    "field unit": (["labels", "teff", "unit"], "km", "key labels.teff.unit: expected K; found 'km'"),
+    "wave unit": (["wave_unit"], "K", "key wave_unit: expected a unit of length; found 'K'"),
+    "label source": (["labels", "feh", "source"], DELETE, "key labels.feh.source: expected to be there"),
+    "label": (["labels", "feh"], "dex", "key labels.feh: expected a mapping of keys to values; found 'dex'"),
+    "label file": (["labels", "alpha_fe", "file"], "other.csv", "key labels.alpha_fe.file: expected a file of this manifest; found 'other.csv'"),
+    "star": (["labels", "star"], DELETE, "key labels.star: expected the star's identity: splits by star need it"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_manifest_names_file_key_and_expectation(good, case):
+    path, value, message = WRONG[case]
+    content = copy.deepcopy(good)
+    parent = content
+    for step in path[:-1]:
+        parent = parent[step]
+    if value is DELETE:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = value
+    with pytest.raises(DataFileError, match=message) as caught:
+        manifests.check(content, "miles")
+    assert str(caught.value).endswith("Correct the manifest.")
+
+
+@pytest.mark.parametrize("content", [None, [], "text"])
+def test_a_manifest_that_is_no_mapping_is_refused(content):
+    with pytest.raises(DataFileError, match="miles.yml, key the file: expected a mapping of keys to values"):
+        manifests.check(content, "miles")
