@@ -1,0 +1,1 @@
+"""spectrakit: teaching and analysis with foundation models of stellar spectra."""

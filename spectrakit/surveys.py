@@ -58,7 +58,7 @@ class Survey:
 
 
 LAMOST = Survey(
-    name="lamost_lrs", wave=10 ** (3.5978 + 1e-4 * np.arange(1534)), medium="vacuum", frame="rest", fwhm=(4000 / 1800, 1.0), snr=(10.0, 200.0),
+    name="lamost_lrs", wave=10 ** (3.5977 + 1e-4 * np.arange(1536)), medium="vacuum", frame="rest", fwhm=(4000 / 1800, 1.0), snr=(10.0, 200.0),
     population="milky_way", systematics=Systematics(velocity=15.0, spread=0.08, tilt=0.4, calibration=0.02, lines=0.1),
     source="Luo et al. 2015 (RAA 15, 1095); pixels log10(wave) = 3.602 + 1e-4 i, continued to the common window")
 MILES = Survey(

@@ -1,0 +1,1 @@
+"""The networks. Each file is one system, readable in one sitting."""

@@ -1,0 +1,151 @@
+"""A pretrained model as one uses it: encoder, heads, and everything it has to know about the spectra it was made for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..errors import LabelError, MismatchError
+from ..library import load_library
+from ..normalize import fill_masked, require_normalized
+from ..spectra import SpectraSet
+from ..weights import load_tensors, save_tensors
+from .heads import LabelHead
+from .spectrum_transformer import PRESETS, SpectrumTransformer, TransformerConfig
+
+HEAD_LABELS = ("teff", "logg", "feh", "alpha_fe")
+HEADS = {"paper": (1024, 512, 64), "small": (256, 128, 64), "tiny": (64, 32, 16)}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What weights have to carry: without their grid and normalisation they are the commonest way to wrong numbers."""
+
+    encoder: TransformerConfig
+    hidden: tuple[int, ...]
+    recipe: str                      # of normalisation
+    ln10_start: float                # log10 of the first wavelength, vacuum Angstrom
+    log10_step: float
+    library_sha256: str
+    survey: str                      # simulated for pretraining
+    sigma: dict[str, float]          # of each head on held-out simulated stars
+    training: dict                   # stages, numbers of spectra, seeds, seconds
+
+    @property
+    def grid(self) -> np.ndarray:
+        """(n_pix,) vacuum Angstrom."""
+        return 10 ** (self.ln10_start + self.log10_step * np.arange(self.encoder.n_pix))
+
+
+class FoundationModel(nn.Module):
+    """Encoder and one head a label (``teff`` K, ``logg``, ``feh``, ``alpha_fe`` dex).
+
+    >>> model = load_model("small")
+    >>> model.embed(stars)                     # (n, d_model)
+    >>> model.predict(stars, "feh")            # value (n,), sigma (n,)
+    """
+
+    def __init__(self, card: Card, seed: int = 0):
+        super().__init__()
+        self.card = card
+        self.encoder = SpectrumTransformer(card.encoder, seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.heads = nn.ModuleDict({label: LabelHead(card.encoder.d_model, card.hidden, dropout=0.0) for label in HEAD_LABELS})
+
+    def prepare(self, stars: SpectraSet) -> tuple[Tensor, Tensor]:
+        """``(flux, mask)`` tensors (n, n_pix) as the encoder wants them: normalised here when raw, masked pixels bridged.
+
+        Raises
+        ------
+        MismatchError
+            The spectra were normalised by another recipe, or lie on another grid or on air wavelengths.
+        """
+        stars = require_normalized(stars, self.card.recipe, self.card.grid)
+        return torch.as_tensor(fill_masked(stars), dtype=torch.float32), torch.as_tensor(stars.mask)
+
+    @torch.no_grad()
+    def embed(self, stars: SpectraSet, batch: int = 256) -> Float[np.ndarray, "n d_model"]:
+        """One vector a star: the mean over its tokens. Raw spectra are normalised first."""
+        self.eval()
+        flux, mask = self.prepare(stars)
+        return torch.cat([self.encoder(flux[i:i + batch], mask[i:i + batch]) for i in range(0, len(flux), batch)]).numpy()
+
+    @torch.no_grad()
+    def predict(self, stars: SpectraSet, label: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Zero-shot ``(value, sigma)`` in the label's unit; sigma is the scatter on held-out simulated stars, so a lower limit on real ones.
+
+        Raises
+        ------
+        LabelError
+            There is no head for this label.
+        """
+        self.require_label(label)
+        value = self.heads[label](torch.as_tensor(self.embed(stars)))[:, 0].numpy().astype("f8")
+        return value, np.full(len(value), self.card.sigma[label])
+
+    def require_label(self, label: str) -> None:
+        """Raise ``LabelError`` unless there is a head for it."""
+        if label not in self.heads:
+            raise LabelError(f"No head for {label!r}; this model has: {', '.join(self.heads)}.")
+
+    def save(self, path) -> None:
+        """Weights and card in one safetensors file."""
+        save_tensors(path, dict(self.state_dict()), {"kind": "foundation", "card": asdict(self.card)})
+
+    @classmethod
+    def load(cls, path) -> FoundationModel:
+        """Read a file made by ``save``.
+
+        Raises
+        ------
+        DataFileError
+            Missing, truncated or corrupted file.
+        MismatchError
+            The weights belong to another library, or their names and shapes are not those of the card.
+        """
+        tensors, meta = load_tensors(path)
+        if meta.get("kind") != "foundation":
+            raise MismatchError(f"{path} holds {meta.get('kind', 'something')!r}, not a foundation model.")
+        card = dict(meta["card"])
+        model = cls(Card(**{**card, "encoder": TransformerConfig(**card["encoder"]), "hidden": tuple(card["hidden"])}))
+        load_library().require(model.card.library_sha256, f"The model {getattr(path, 'name', path)}")
+        _check_names(model.state_dict(), tensors)
+        model.load_state_dict(tensors)
+        return model.eval()
+
+
+@cache
+def _shipped(name: str) -> FoundationModel:
+    path = files("spectrakit") / "assets" / f"{name}.safetensors"
+    if not path.is_file():
+        known = sorted(p.name.removesuffix(".safetensors") for p in path.parent.iterdir() if p.name.endswith(".safetensors") and "library" not in p.name)
+        raise MismatchError(f"No shipped model {name!r}; there are: {', '.join(known)}. A file of your own: FoundationModel.load(path).")
+    return FoundationModel.load(path)
+
+
+def load_model(name: str) -> FoundationModel:
+    """A shipped model by name (``"small"``, ``"tiny"``), offline; each call gives an independent copy."""
+    from copy import deepcopy
+    return deepcopy(_shipped(name))
+
+
+def new_model(preset: str, *, survey: str, recipe: str, seed: int) -> FoundationModel:
+    """An untrained model of a preset size for spectra of the LRS grid."""
+    card = Card(PRESETS[preset], HEADS[preset], recipe, 3.602, 1e-4, load_library().sha256, survey, {}, {})
+    return FoundationModel(card, seed)
+
+
+def _check_names(expected: dict, found: dict) -> None:
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or extra:
+        raise MismatchError(f"The weights do not fit the model: missing {missing[:3] or 'nothing'}, unknown {extra[:3] or 'nothing'}.")
+    for name, tensor in expected.items():
+        if tensor.shape != found[name].shape:
+            raise MismatchError(f"{name} has shape {tuple(found[name].shape)}; the model needs {tuple(tensor.shape)}.")

@@ -1,0 +1,189 @@
+"""The masked transformer of SpecCLIP for one spectrum: tokens, attention, blocks, masking, loss. The whole model is on this page.
+
+A spectrum of 1462 pixels is standardised, cut into overlapping windows of 20 pixels, and preceded by one token that carries log10 of the
+standard deviation. Chunks of neighbouring tokens are set to zero and the network has to restore them from the rest.
+
+FAQ
+---
+*Why are q, kv and out separate Linears?* They are in SpecCLIP (Zhao et al. 2026, arXiv:2507.01939), and LoRA finds them by name. torch's own
+``nn.MultiheadAttention`` and ``nn.TransformerEncoder`` take fused paths in evaluation mode that never call the submodules: an adapter on them
+trains and then has no effect.
+*Where does the wavelength enter?* Through the position of a token alone: the grid belongs to the weights.
+*Why does the mean of a spectrum not enter?* Continuum-normalised spectra have a mean near one; SpecCLIP keeps the standard deviation only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ..errors import SpectrumError
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes of one spectrum transformer; saved as JSON beside its weights."""
+
+    n_pix: int = 1462
+    window: int = 20
+    stride: int = 10
+    drop_last: bool = False          # True: as published, the last window is always dropped and with it pixels 1460 and 1461
+    n_positions: int = 150
+    d_model: int = 128
+    n_layer: int = 6
+    n_head: int = 4
+    d_mlp: int = 512
+    n_chunks: int = 6                # of masked tokens, one in each equal part of the sequence
+    chunk: int = 10                  # neighbouring tokens a chunk
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """First pixel of every window; the last window ends with the spectrum unless the published behaviour is asked for."""
+        full = list(range(0, self.n_pix - self.window + 1, self.stride))
+        if not self.drop_last and full[-1] + self.window < self.n_pix:
+            full.append(self.n_pix - self.window)
+        return tuple(full)
+
+    @property
+    def n_tok(self) -> int:
+        """Windows and the statistics token."""
+        return len(self.starts) + 1
+
+
+PRESETS = {
+    "paper": TransformerConfig(drop_last=True, d_model=768, n_layer=6, n_head=6, d_mlp=3072),
+    "small": TransformerConfig(d_model=128, n_layer=4, n_head=4, d_mlp=512),
+    "tiny": TransformerConfig(d_model=32, n_layer=2, n_head=2, d_mlp=64),
+}
+
+
+class Attention(nn.Module):
+    """softmax(q k^T / sqrt(d_head)) v, several heads; ``return_weights`` gives the very weights that were used."""
+
+    def __init__(self, d_model: int, n_head: int):
+        super().__init__()
+        self.n_head = n_head
+        self.q = nn.Linear(d_model, d_model)
+        self.kv = nn.Linear(d_model, 2 * d_model)
+        self.out = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Float[Tensor, "n n_tok d_model"], return_weights: bool = False):
+        n, n_tok, d_model = x.shape
+        heads = lambda t: t.view(n, n_tok, self.n_head, -1).transpose(1, 2)      # (n, n_head, n_tok, d_head)        # noqa: E731
+        q, (k, v) = heads(self.q(x)), (heads(t) for t in self.kv(x).chunk(2, dim=-1))
+        if not return_weights:
+            y = F.scaled_dot_product_attention(q, k, v)
+            return self.out(y.transpose(1, 2).reshape(n, n_tok, d_model)), None
+        weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1)     # (n, n_head, n_tok, n_tok)
+        return self.out((weights @ v).transpose(1, 2).reshape(n, n_tok, d_model)), weights
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(config.d_model), nn.LayerNorm(config.d_model)
+        self.attention = Attention(config.d_model, config.n_head)
+        self.up, self.down = nn.Linear(config.d_model, config.d_mlp), nn.Linear(config.d_mlp, config.d_model)
+
+    def forward(self, x: Float[Tensor, "n n_tok d_model"], return_weights: bool = False):
+        y, weights = self.attention(self.norm1(x), return_weights)
+        x = x + y
+        return x + self.down(F.gelu(self.up(self.norm2(x)))), weights
+
+
+class SpectrumTransformer(nn.Module):
+    """Continuum-normalised flux (n, n_pix) -> tokens -> embedding; and back to tokens for pretraining.
+
+    Parameters
+    ----------
+    config : sizes; ``PRESETS`` has ``paper`` (42,677,013 parameters), ``small`` and ``tiny``.
+    seed : of the initial weights (truncated normal: 1 / sqrt(d_model) for embeddings, 1 / sqrt(2 fan_in n_layer) inside the blocks).
+    """
+
+    def __init__(self, config: TransformerConfig, seed: int):
+        super().__init__()
+        self.config = config
+        width = config.window + 1
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.embedding = nn.Linear(width, config.d_model)
+            self.position = nn.Parameter(torch.empty(config.n_positions, config.d_model))
+            self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+            self.norm = nn.LayerNorm(config.d_model)
+            self.restore = nn.Linear(config.d_model, width)
+            self._initialise()
+        pixels = torch.tensor(config.starts)[:, None] + torch.arange(config.window)
+        self.register_buffer("pixels", pixels, persistent=False)                 # (n_tok - 1, window)
+
+    def _initialise(self) -> None:
+        c = self.config
+        for tensor in (self.embedding.weight, self.position):
+            nn.init.trunc_normal_(tensor, std=c.d_model**-0.5)
+        for layer in self.blocks.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=(2 * layer.in_features * c.n_layer) ** -0.5)
+                nn.init.zeros_(layer.bias)
+
+    def tokenize(self, flux: Float[Tensor, "n n_pix"]) -> Float[Tensor, "n n_tok width"]:
+        """Statistics token (log10 std, 0, ...), then one token a window: (0, 20 standardised fluxes).
+
+        Raises
+        ------
+        SpectrumError
+            Wrong number of pixels, NaN, or a constant spectrum, whose standardised flux would be 0 / 0.
+        """
+        if flux.shape[1] != self.config.n_pix:
+            raise SpectrumError(f"{flux.shape[1]} pixels given; this model reads {self.config.n_pix}. Resample with spectrakit.normalize.")
+        if not torch.isfinite(flux).all():
+            raise SpectrumError("The flux holds NaN or infinite values; mask these pixels and fill them (spectrakit.normalize.fill_masked).")
+        std, mean = torch.std_mean(flux, dim=1, keepdim=True, correction=0)
+        if (std < 1e-5).any():
+            raise SpectrumError("A spectrum is constant; there is no line in it to look at. Leave it out.")
+        windows = ((flux - mean) / std)[:, self.pixels]                          # (n, n_tok - 1, window)
+        tokens = F.pad(F.pad(windows, (1, 0)), (0, 0, 1, 0))                     # channel 0 in front, token 0 in front
+        tokens[:, 0, 0] = std[:, 0].log10()
+        return tokens
+
+    def masked_tokens(self, mask: Bool[Tensor, "n n_pix"]) -> Bool[Tensor, "n n_tok"]:
+        """True for windows with more than half of their pixels unusable; they are hidden like the ones masked in pretraining."""
+        return F.pad(mask[:, self.pixels].float().mean(-1) > 0.5, (1, 0))
+
+    def encode(self, tokens: Float[Tensor, "n n_tok width"], hidden: Bool[Tensor, "n n_tok"] | None = None, return_attention: bool = False):
+        """Tokens, some of them hidden (set to zero) -> (n, n_tok, d_model); with ``return_attention`` also a list of (n, n_head, n_tok, n_tok)."""
+        if hidden is not None:
+            tokens = tokens.masked_fill(hidden[..., None], 0.0)
+        x = self.embedding(tokens) + self.position[: tokens.shape[1]]
+        maps = []
+        for block in self.blocks:
+            x, weights = block(x, return_attention)
+            maps.append(weights)
+        return (self.norm(x), maps) if return_attention else self.norm(x)
+
+    def forward(self, flux: Float[Tensor, "n n_pix"], mask: Bool[Tensor, "n n_pix"] | None = None) -> Float[Tensor, "n d_model"]:
+        """The embedding: the mean over the tokens, the statistics token included, hidden windows left out."""
+        hidden = torch.zeros(len(flux), self.config.n_tok, dtype=torch.bool, device=flux.device) if mask is None else self.masked_tokens(mask)
+        tokens = self.encode(self.tokenize(flux), hidden)
+        weight = (~hidden).to(tokens.dtype)[..., None]
+        return (tokens * weight).sum(1) / weight.sum(1)
+
+    def draw_chunks(self, n: int, generator: torch.Generator) -> Bool[Tensor, "n n_tok"]:
+        """Which tokens pretraining hides: one chunk of neighbours at a random place in each of ``n_chunks`` equal parts."""
+        c = self.config
+        edges = torch.linspace(0, c.n_tok, c.n_chunks + 1).floor().long()
+        room = edges.diff() - c.chunk                                            # last possible start, counted from the part's edge
+        first = edges[:-1] + (torch.rand(n, c.n_chunks, generator=generator) * (room + 1)).long()
+        hidden = torch.zeros(n, c.n_tok, dtype=torch.bool)
+        return hidden.scatter_(1, (first[..., None] + torch.arange(c.chunk)).flatten(1), True)
+
+    def masked_loss(self, flux: Float[Tensor, "n n_pix"], hidden: Bool[Tensor, "n n_tok"]) -> Float[Tensor, ""]:
+        """Mean squared error of the restored numbers that differ from the zeros shown in their place (SpecCLIP's definition)."""
+        tokens = self.tokenize(flux)
+        restored = self.restore(self.encode(tokens, hidden))
+        counted = hidden[..., None] & (tokens != 0)
+        return (restored.float() - tokens)[counted].square().mean()
