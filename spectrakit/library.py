@@ -127,14 +127,17 @@ class Library:
                              f"the nearest allowed labels are {_text(self.nearest(labels[i]))}.")
 
     def nearest(self, labels: Float[Tensor, " 5"]) -> Float[Tensor, " 5"]:
-        """The allowed labels closest to these, distances measured in ``coordinates`` units of the linear labels."""
+        """The allowed labels closest to these, where 1000 K, 1 dex of logg and feh, 0.5 dex of alpha_fe and c_fe count alike.
+
+        They lie 0.011 inside slanted borders, so that they stay allowed when rounded to 1 K and 0.01 dex, as ``check`` prints them.
+        """
         from scipy.optimize import minimize
         unit = np.array([1000.0, 1, 1, 0.5, 0.5])
         x0, low, high = labels.detach().double().numpy() / unit, *(self.box.double().numpy() / unit[:, None]).T
         faces = np.zeros((len(self.hull) + 1, 6))
         faces[:-1, :3], faces[:-1, 5] = self.hull[:, :3], self.hull[:, 3]
         faces[-1, 3:] = -0.5, 0.5, -self.c_over_alpha
-        inside = {"type": "ineq", "fun": lambda x: -(faces[:, :5] @ x + faces[:, 5]) - 1e-4, "jac": lambda x: -faces[:, :5]}
+        inside = {"type": "ineq", "fun": lambda x: -(faces[:, :5] @ x + faces[:, 5]) - 0.011, "jac": lambda x: -faces[:, :5]}
         found = minimize(lambda x: ((x - x0) ** 2).sum(), np.clip(x0, low, high), jac=lambda x: 2 * (x - x0), bounds=list(zip(low, high, strict=True)),
                          constraints=[inside], method="SLSQP", options={"maxiter": 200})
         return torch.as_tensor(found.x * unit).to(labels)

@@ -100,7 +100,16 @@ RECIPES = {"robust": robust_continuum, "specclip": specclip_continuum}
 
 
 def fill_masked(stars: SpectraSet) -> Float[np.ndarray, "n n_pix"]:
-    """The flux with masked pixels bridged by straight lines between usable ones; what was under the mask is not read."""
+    """The flux (n, n_pix) with masked pixels bridged by straight lines between usable ones; what was under the mask is not read.
+
+    Raises
+    ------
+    SpectrumError
+        A spectrum has no usable pixel at all.
+    """
+    empty = stars.mask.all(1)
+    if empty.any():
+        raise SpectrumError(f"{empty.sum()} of {len(stars)} spectra are masked altogether (first: spectrum {empty.argmax()}); leave them out.")
     return _fill(stars.wave, np.where(stars.mask, 0, stars.flux), stars.mask)
 
 

@@ -13,6 +13,7 @@ from astropy.stats import biweight_scale
 from torch import Tensor
 
 from .models.foundation import HEAD_LABELS, FoundationModel, new_model
+from .models.spectrum_transformer import SpectrumTransformer
 from .normalize import fill_masked, normalize
 from .simulate import simulate
 from .training import TrainConfig, train
@@ -23,8 +24,8 @@ BLOCK = 4096                                                        # spectra si
 class Stream:
     """An endless stream of simulated, normalised spectra and labels; batch ``step`` depends on the seed and the step alone."""
 
-    def __init__(self, survey: str, recipe: str, batch: int, seed: int):
-        self.survey, self.recipe, self.batch, self.seed = survey, recipe, batch, seed
+    def __init__(self, survey: str, recipe: str, batch: int, encoder: SpectrumTransformer, seed: int):
+        self.survey, self.recipe, self.batch, self.encoder, self.seed = survey, recipe, batch, encoder, seed
         self._block = lru_cache(maxsize=1)(self._make)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
@@ -32,6 +33,10 @@ class Stream:
         block, row = divmod(step * self.batch, BLOCK)
         flux, labels = self._block(block)
         return flux[row:row + self.batch], labels[row:row + self.batch]
+
+    def hidden(self, step: int, n: int) -> Tensor:
+        """Tokens to hide in the first ``n`` spectra of a batch, (n, n_tok)."""
+        return self.encoder.draw_chunks(n, torch.Generator().manual_seed(self.seed * 1_000_003 + step))
 
     def _make(self, block: int) -> tuple[Tensor, Tensor]:
         stars = normalize(simulate(self.survey, BLOCK, seed=int(np.random.SeedSequence([self.seed, block]).generate_state(1)[0])), self.recipe)
@@ -44,10 +49,11 @@ def pretrain(preset: str, survey: str, folder: Path, *, recipe: str, n_masked: i
     began = time.time()
     model = new_model(preset, survey=survey, recipe=recipe, seed=seed)
     stages = {"masked": TrainConfig(n_masked // batch, lr, seed, precision=precision), "labels": TrainConfig(n_labelled // batch, lr, seed + 1, precision=precision)}
-    train(_Masked(model), _masked_step(Stream(survey, recipe, batch, seed), seed), stages["masked"], folder, "masked")
-    stream = Stream(survey, recipe, batch, seed + 1000)
+    stream = Stream(survey, recipe, batch, model.encoder, seed)
+    train(_Masked(model), _masked_loss, lambda step: (stream(step)[0], stream.hidden(step, batch)), stages["masked"], folder, "masked")
+    stream = Stream(survey, recipe, batch, model.encoder, seed + 1000)
     _scale_heads(model, stream)
-    train(model, _label_step(stream, seed), stages["labels"], folder, "labels")
+    train(model, _label_loss, lambda step: (*stream(step), stream.hidden(step, batch // 4)), stages["labels"], folder, "labels")
     sigma = fit_heads(model, survey, n_heads, folder, seed + 2000)
     training = {"stages": {k: asdict(v) for k, v in stages.items()}, "batch": batch, "n_masked": n_masked, "n_labelled": n_labelled, "n_heads": n_heads,
                 "seed": seed, "seconds": round(time.time() - began)}
@@ -66,29 +72,18 @@ class _Masked(torch.nn.Module):
         return self.encoder.masked_loss(flux, hidden)
 
 
-def _hidden(model_encoder, n: int, seed: int, step: int) -> Tensor:
-    return model_encoder.draw_chunks(n, torch.Generator().manual_seed(seed * 1_000_003 + step))
+def _masked_loss(model, flux, hidden):
+    return model(flux, hidden)
 
 
-def _masked_step(stream: Stream, seed: int):
-    def loss(model, step):
-        flux, _ = stream(step)
-        return model(flux, _hidden(getattr(model, "module", model).encoder, len(flux), seed, step))
-    return loss
-
-
-def _label_step(stream: Stream, seed: int):
+def _label_loss(model, flux, labels, hidden):
     """Smooth absolute error of the four standardised labels; a quarter of each batch goes on restoring masked tokens, so that is not forgotten."""
-    def loss(model, step):
-        flux, labels = stream(step)
-        quarter = len(flux) // 4
-        masked = model.encoder.masked_loss(flux[:quarter], _hidden(model.encoder, quarter, seed, step))
-        embedding, value = model.encoder(flux).float(), 0.0
-        for column, label in enumerate(HEAD_LABELS):
-            head = model.heads[label]
-            value = value + torch.nn.functional.smooth_l1_loss(head(embedding)[:, 0] / head.y_std, labels[:, column] / head.y_std, beta=0.3)
-        return value + 0.2 * masked
-    return loss
+    masked = model.encoder.masked_loss(flux[:len(hidden)], hidden)
+    embedding, value = model.encoder(flux).float(), 0.0
+    for column, label in enumerate(HEAD_LABELS):
+        head = model.heads[label]
+        value = value + torch.nn.functional.smooth_l1_loss(head(embedding)[:, 0] / head.y_std, labels[:, column] / head.y_std, beta=0.3)
+    return value + 0.2 * masked
 
 
 def _scale_heads(model: FoundationModel, stream: Stream) -> None:
@@ -102,14 +97,14 @@ def _scale_heads(model: FoundationModel, stream: Stream) -> None:
 def fit_heads(model: FoundationModel, survey: str, n: int, folder: Path, seed: int) -> dict[str, float]:
     """Heads on the frozen encoder; returns their scatter (K, dex) on a tenth that was held out."""
     model.encoder.requires_grad_(False)
-    stream = Stream(survey, model.card.recipe, BLOCK, seed)
+    stream = Stream(survey, model.card.recipe, BLOCK, model.encoder, seed)
     features, labels = zip(*((_embed(model, flux), y) for flux, y in (stream(i) for i in range(-(-n // BLOCK)))), strict=True)
     features, labels = torch.cat(features)[:n], torch.cat(labels)[:n]
     held, sigma = n // 10, {}
     for column, label in enumerate(HEAD_LABELS):
         head, x, y = model.heads[label], features[held:], labels[held:, column:column + 1]
         head.set_scaling(x, y)
-        train(head, _head_step(x, y, seed), TrainConfig(4000, 1e-3, seed, weight_decay=1e-3), folder, f"head_{label}")
+        train(head, _head_loss, _head_batches(x, y, seed), TrainConfig(4000, 1e-3, seed, weight_decay=1e-3), folder, f"head_{label}")
         head.eval()
         with torch.no_grad():
             residual = head(features[:held]) - labels[:held, column:column + 1]
@@ -124,9 +119,13 @@ def _embed(model: FoundationModel, flux: Tensor) -> Tensor:
     return torch.cat([model.encoder(part) for part in flux.split(256)])
 
 
-def _head_step(x, y, seed: int, batch: int = 256):
-    def loss(head, step):
+def _head_loss(head, x, y):
+    head = getattr(head, "module", head)
+    return torch.nn.functional.smooth_l1_loss(head(x) / head.y_std, y / head.y_std, beta=0.3)
+
+
+def _head_batches(x, y, seed: int, batch: int = 256):
+    def batches(step):
         rows = torch.randint(len(x), (batch,), generator=torch.Generator().manual_seed(seed * 1_000_003 + step))
-        head = getattr(head, "module", head)
-        return torch.nn.functional.smooth_l1_loss(head(x[rows]) / head.y_std, y[rows] / head.y_std, beta=0.3)
-    return loss
+        return x[rows], y[rows]
+    return batches

@@ -110,9 +110,7 @@ class SpectraSet:
         """The same spectra with vacuum wavelengths (Ciddor 1996, through specutils); fluxes are untouched."""
         if self.medium == "vacuum":
             return self
-        from specutils.utils.wcs_utils import air_to_vac
-        wave = air_to_vac(self.wave * u.AA, scheme="iteration", method="Ciddor1996").to_value(u.AA)
-        return replace(self, wave=wave, medium="vacuum", provenance=self._history("air -> vacuum (Ciddor 1996)"))
+        return replace(self, wave=to_vacuum(self.wave, "air"), medium="vacuum", provenance=self._history("air -> vacuum (Ciddor 1996)"))
 
     def to_rest(self, z) -> SpectraSet:
         """The spectra in the star's rest frame, on the same ``wave``: the value at wavelength w is the observed one at w (1 + z).
@@ -221,6 +219,14 @@ class SpectraSet:
 
     def _history(self, step: str) -> dict:
         return {**self.provenance, "history": [*self.provenance.get("history", []), step]}
+
+
+def to_vacuum(wave: Float[np.ndarray, " n_pix"], medium: str) -> Float[np.ndarray, " n_pix"]:
+    """Vacuum wavelengths (Angstrom) of pixels given in ``medium``, by the refraction of Ciddor 1996 (Applied Optics 35, 1566)."""
+    if medium == "vacuum":
+        return wave
+    from specutils.utils.wcs_utils import air_to_vac
+    return air_to_vac(wave * u.AA, scheme="iteration", method="Ciddor1996").to_value(u.AA)
 
 
 def label_table(**columns) -> Table:

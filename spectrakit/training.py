@@ -31,18 +31,18 @@ class TrainConfig:
     save_every: int = 250
 
 
-def train(model: nn.Module, loss: Callable[[nn.Module, int], Tensor], config: TrainConfig, folder: Path, name: str) -> None:
-    """Minimise ``loss(model, step)`` in place, logging to ``folder/name.csv``; started again, it goes on where it was stopped.
+def train(model: nn.Module, loss: Callable[..., Tensor], batches: Callable[[int], tuple], config: TrainConfig, folder: Path, name: str) -> None:
+    """Minimise ``loss(model, *batches(step))`` in place, logging to ``folder/name.csv``; started again, it goes on where it was stopped.
 
-    The loss draws its batch from ``step`` and a seed of its own, and dropout is seeded by the step: an interrupted and resumed run equals an
-    uninterrupted one bit for bit on the same machine.
+    A batch depends on its step alone and dropout is seeded by the step, so an interrupted and resumed run equals an uninterrupted one bit for
+    bit on the same machine. Batches are made in full precision, outside the autocast region: a spectrum rounded to bf16 is another spectrum.
 
     Raises
     ------
     MismatchError
         The checkpoint in ``folder`` belongs to other settings.
     FloatingPointError
-        The loss is no longer finite; the last checkpoint is kept.
+        The loss or its gradient is no longer finite; the last checkpoint is kept.
     """
     from accelerate import Accelerator
     accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
@@ -57,14 +57,15 @@ def train(model: nn.Module, loss: Callable[[nn.Module, int], Tensor], config: Tr
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        with torch.random.fork_rng(devices=[]):
+        batch = [part.to(accelerator.device) for part in batches(step)]
+        with torch.random.fork_rng(devices=[]), accelerator.autocast():
             torch.manual_seed(config.seed * 1_000_003 + step)
-            with accelerator.autocast():
-                value = loss(wrapped, step)
-        if not torch.isfinite(value):
-            raise FloatingPointError(f"{name}: the loss is {value.item()} at step {step}; the last checkpoint is {checkpoint.name}. Lower lr and start again.")
+            value = loss(wrapped, *batch)
         accelerator.backward(value)
-        accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
+        norm = accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
+        if not (torch.isfinite(value) and torch.isfinite(norm)):
+            raise FloatingPointError(f"{name}: the loss is {value.item()}, its gradient {norm.item()} at step {step}; the checkpoint {checkpoint.name} is older. "
+                                     "Lower lr, start again.")
         optimizer.step()
         optimizer.zero_grad()
         if log is not None:

@@ -18,8 +18,8 @@ FORMAT = 1
 def save_tensors(path, tensors: dict[str, Tensor], meta: dict) -> None:
     """Write tensors and their JSON-able description; a crash leaves the old file, never half a new one."""
     from safetensors.torch import save
-    meta = {"format": FORMAT, **meta}
-    data = save({k: v.detach().contiguous() for k, v in tensors.items()}, metadata={"spectrakit": json.dumps(meta), "sha256": digest(tensors)})
+    text = json.dumps({"format": FORMAT, **meta})
+    data = save({k: v.detach().contiguous() for k, v in tensors.items()}, metadata={"spectrakit": text, "sha256": digest(tensors, text)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -42,24 +42,26 @@ def load_tensors(path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, "pt") as f:
             header, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-        meta = json.loads(header["spectrakit"])
-    except (SafetensorError, json.JSONDecodeError, KeyError) as error:
+        text, said = header["spectrakit"], header["sha256"]
+        meta = json.loads(text)
+        version = meta["format"]
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise DataFileError(f"{path.name} cannot be read ({error}): it is truncated, corrupted, or not written by this package. "
                             "Fetch it again, or reinstall.") from error
-    if meta["format"] > FORMAT:
-        raise DataFileError(f"{path.name} has format {meta['format']}, this version reads up to {FORMAT}: update spectrakit.")
-    if header["sha256"] != digest(tensors):
-        raise DataFileError(f"{path.name} has changed since it was written (its numbers hash to {digest(tensors)[:12]}, it says "
-                            f"{header['sha256'][:12]}): the file is corrupted. Fetch it again, or reinstall.")
+    if version != FORMAT:
+        raise DataFileError(f"{path.name} has format {version}, this version reads {FORMAT}: update spectrakit.")
+    if said not in (digest(tensors, text), digest(tensors)):      # the second: files from before the description was hashed too
+        raise DataFileError(f"{path.name} has changed since it was written (it hashes to {digest(tensors, text)[:12]}, it says {said[:12]}): "
+                            "the file is corrupted. Fetch it again, or reinstall.")
     bad = [k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()]
     if bad:
         raise DataFileError(f"{path.name} holds NaN or infinite numbers in {', '.join(bad)}: it must not be used. Train it again.")
     return tensors, meta
 
 
-def digest(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over names, shapes and bytes, in the order of the names."""
-    h = hashlib.sha256()
+def digest(tensors: dict[str, Tensor], text: str = "") -> str:
+    """SHA-256 over the description, then names, shapes and bytes in the order of the names."""
+    h = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         h.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())

@@ -65,8 +65,13 @@ class FoundationModel(nn.Module):
         Raises
         ------
         MismatchError
-            The spectra were normalised by another recipe, or lie on another grid or on air wavelengths.
+            The spectra were normalised by another recipe, lie on another grid or on air wavelengths, or are not in the rest frame.
+        SpectrumError
+            A spectrum that cannot be normalised, or is masked altogether.
         """
+        if stars.frame != "rest":
+            raise MismatchError(f"The spectra are in the {stars.frame} frame, this model reads rest-frame ones: a shifted line is another line to it. "
+                                "Use stars.to_rest(z) on the raw spectra first.")
         stars = require_normalized(stars, self.card.recipe, self.card.grid)
         return torch.as_tensor(fill_masked(stars), dtype=torch.float32), torch.as_tensor(stars.mask)
 
@@ -75,7 +80,7 @@ class FoundationModel(nn.Module):
         """One vector a star: the mean over its tokens. Raw spectra are normalised first."""
         self.eval()
         flux, mask = self.prepare(stars)
-        return torch.cat([self.encoder(flux[i:i + batch], mask[i:i + batch]) for i in range(0, len(flux), batch)]).numpy()
+        return torch.cat([self.encoder(flux[i:i + batch], mask[i:i + batch]) for i in range(0, max(1, len(flux)), batch)]).numpy()
 
     @torch.no_grad()
     def predict(self, stars: SpectraSet, label: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:

@@ -8,7 +8,8 @@ import torch
 from sklearn.linear_model import RidgeCV
 
 from spectrakit.errors import LabelError, MismatchError, SpectrakitError, SpectrumError
-from spectrakit.models.baselines import Cannon, FluxMLP, GaussianProcessPCA, Regressor, RidgePCA
+from spectrakit.models.baselines import FluxMLP, GaussianProcessPCA, Regressor, RidgePCA
+from spectrakit.models.cannon import Cannon
 from spectrakit.spectra import SpectraSet, label_table
 
 MODELS = {"ridge": RidgePCA(n_components=6), "gp": GaussianProcessPCA(n_components=6, n_restarts=0),
