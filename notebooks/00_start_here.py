@@ -189,7 +189,7 @@ assert 0.05 < zero_score.sigma < 0.3 and abs(zero_score.bias) < 0.15
 # By hand, on one layer of the head, against peft:
 
 # %%
-from spectrakit.adapt.adapters import LabelNetwork, insert, label_network
+from spectrakit.adaptation.adapters import LabelNetwork, insert, label_network
 
 network = insert(LabelNetwork(model.encoder, model.heads["feh"]), ("lora2",), seed=0)
 layer = label_network(network).head.linears[0]
@@ -201,14 +201,14 @@ with torch.no_grad():
 by_hand = layer.base_layer(x) + 16 / 8 * (x @ A.T) @ B.T
 assert torch.allclose(layer(x), by_hand, atol=1e-5)
 print("weights in this layer:", layer.base_layer.weight.numel(), " in its adapter:", A.numel() + B.numel())
-model = sk.load_model("small")
+model = sk.load_model("small").to(device)
 
 # %% [markdown]
 # Now 89 stars for training, 9 for validation, all others for the test. A star is in one group only. The two *placements* of this first notebook:
 # `lora1` sits in the attention of the encoder, `lora2` in the head that turns an embedding into a number.
 
 # %%
-splits = sk.splits(np.asarray(spectra.labels["star"]), n_train=89, n_valid=9, n_splits=2 if quick else 5, seed=0)
+splits = sk.experiments.splits(np.asarray(spectra.labels["star"]), n_train=89, n_valid=9, n_splits=2 if quick else 5, seed=0)
 split = splits[0]
 train, valid, test = (spectra[rows] for rows in split)
 fit = sk.adapt(model, train, validation=valid, label="feh", placement=("lora2",), seed=0)

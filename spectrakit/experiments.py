@@ -13,8 +13,9 @@ from tqdm import tqdm
 from . import metrics
 from .library import load_library
 from .spectra import SpectraSet
-from .splits import Split
+from .splits import Split, splits
 
+__all__ = ["Split", "compare", "in_hull", "splits", "summary"]
 Method = Callable[[SpectraSet, SpectraSet, SpectraSet, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -24,11 +25,12 @@ def in_hull(stars: SpectraSet, alpha_fe: float = 0.1, c_fe: float = 0.0):
     return load_library().contains(torch.as_tensor(labels)).numpy()
 
 
-def compare(stars: SpectraSet, methods: Mapping[str, Method], label: str, splits: list[Split], path: str | os.PathLike | None = None, progress: bool = True):
+def compare(stars: SpectraSet, methods: Mapping[str, Method], label: str, parts: list[Split], path: str | os.PathLike | None = None, progress: bool = True):
     """Score every method on every split.
 
     Parameters
     ----------
+    parts : training, validation and test rows of each split, as ``splits`` makes them.
     methods : name -> ``method(train, valid, test, k) -> (value, sigma)`` in the label's unit, ``k`` the number of the split (use it as the seed).
         A method sees the labels of the test stars only if it cheats: pass it what it may know.
     path : csv of finished (method, split) pairs; these are not computed again. Remove it to start afresh.
@@ -42,11 +44,11 @@ def compare(stars: SpectraSet, methods: Mapping[str, Method], label: str, splits
     done = pd.read_csv(path) if path is not None and Path(path).is_file() else pd.DataFrame(columns=["method", "split"])
     finished = set(zip(done.method, done.split, strict=True))
     tables = [done] if len(done) else []
-    todo = [(name, k) for k in range(len(splits)) for name in methods if (name, k) not in finished]
+    todo = [(name, k) for k in range(len(parts)) for name in methods if (name, k) not in finished]
     bar = tqdm(todo, desc="methods x splits", disable=not progress, mininterval=2)
     for name, k in bar:
         bar.set_postfix_str(name, refresh=False)
-        tables.append(_score(stars, name, methods[name], label, splits[k], k))
+        tables.append(_score(stars, name, methods[name], label, parts[k], k))
         if path is not None:
             _save(pd.concat(tables), Path(path))
     return pd.concat(tables, ignore_index=True)

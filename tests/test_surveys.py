@@ -8,7 +8,7 @@ import pytest
 from spectrakit.errors import MismatchError
 from spectrakit.library import load_library
 from spectrakit.population import POPULATIONS
-from spectrakit.simulate import FWHM, window
+from spectrakit.simulation import FWHM, window
 from spectrakit.spectra import FRAMES, MEDIA
 from spectrakit.surveys import COMMON, LAMOST, LRS_GRID, MILES, PRETRAINING, SURVEYS, Systematics, get_survey
 

@@ -22,8 +22,8 @@ from fit_library import fit, read_models
 
 from spectrakit.library import LABELS, Library
 from spectrakit.models.physical import PhysicalFit
-from spectrakit.normalize import normalize
-from spectrakit.simulate import observe
+from spectrakit.continuum import normalize
+from spectrakit.simulation import observe
 from spectrakit.surveys import LAMOST
 
 SURVEY = replace(LAMOST, snr=(100.0, 100.0), systematics=LAMOST.systematics.scaled(0.0))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import LabelError, MismatchError
 from ..library import load_library
-from ..normalize import fill_masked, require_normalized
+from ..continuum import fill_masked, require_normalized
 from ..spectra import SpectraSet
 from ..weights import load_tensors, save_tensors
 from .heads import LabelHead
@@ -44,7 +44,7 @@ class Card:
 
 
 class FoundationModel(nn.Module):
-    """Encoder and one head a label (``teff`` K, ``logg``, ``feh``, ``alpha_fe`` dex).
+    """Encoder and one head a label (``teff`` K, ``logg``, ``feh``, ``alpha_fe`` dex). ``model.to("cuda")`` moves it; results come back as numpy.
 
     >>> model = load_model("small")
     >>> model.embed(stars)                     # (n, d_model)
@@ -73,7 +73,8 @@ class FoundationModel(nn.Module):
             raise MismatchError(f"The spectra are in the {stars.frame} frame, this model reads rest-frame ones: a shifted line is another line to it. "
                                 "Use stars.to_rest(z) on the raw spectra first.")
         stars = require_normalized(stars, self.card.recipe, self.card.grid)
-        return torch.as_tensor(fill_masked(stars), dtype=torch.float32), torch.as_tensor(stars.mask)
+        device = next(self.parameters()).device
+        return torch.as_tensor(fill_masked(stars), dtype=torch.float32, device=device), torch.as_tensor(stars.mask, device=device)
 
     @torch.no_grad()
     def embed(self, stars: SpectraSet, batch: int = 256) -> Float[np.ndarray, "n d_model"]:
@@ -92,7 +93,8 @@ class FoundationModel(nn.Module):
             There is no head for this label.
         """
         self.require_label(label)
-        value = self.heads[label](torch.as_tensor(self.embed(stars)))[:, 0].numpy().astype("f8")
+        embedding = torch.as_tensor(self.embed(stars), device=next(self.parameters()).device)
+        value = self.heads[label](embedding)[:, 0].double().cpu().numpy()
         return value, np.full(len(value), self.card.sigma[label])
 
     def require_label(self, label: str) -> None:

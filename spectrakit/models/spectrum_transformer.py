@@ -139,9 +139,9 @@ class SpectrumTransformer(nn.Module):
             Wrong number of pixels, NaN, or a constant spectrum, whose standardised flux would be 0 / 0.
         """
         if flux.shape[1] != self.config.n_pix:
-            raise SpectrumError(f"{flux.shape[1]} pixels given; this model reads {self.config.n_pix}. Resample with spectrakit.normalize.")
+            raise SpectrumError(f"{flux.shape[1]} pixels given; this model reads {self.config.n_pix}. Resample with spectrakit.continuum.")
         if not torch.isfinite(flux).all():
-            raise SpectrumError("The flux holds NaN or infinite values; mask these pixels and fill them (spectrakit.normalize.fill_masked).")
+            raise SpectrumError("The flux holds NaN or infinite values; mask these pixels and fill them (spectrakit.continuum.fill_masked).")
         std, mean = torch.std_mean(flux, dim=1, keepdim=True, correction=0)
         if (std < 1e-5).any():
             raise SpectrumError("A spectrum is constant; there is no line in it to look at. Leave it out.")

@@ -12,8 +12,8 @@ from spectrakit.library import LABELS, load_library
 from spectrakit.models.baselines import Regressor
 from spectrakit.models.chi_square import Spectra, objective, slope
 from spectrakit.models.physical import PhysicalFit
-from spectrakit.normalize import normalize
-from spectrakit.simulate import observe, simulate
+from spectrakit.continuum import normalize
+from spectrakit.simulation import observe, simulate
 from spectrakit.surveys import LAMOST
 
 

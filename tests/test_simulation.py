@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectrakit import simulate as module
+from spectrakit import simulation as module
 from spectrakit.errors import LabelError, MismatchError
 from spectrakit.library import LABELS, load_library
-from spectrakit.simulate import FWHM, broaden, observe, simulate, spread, window
+from spectrakit.simulation import FWHM, broaden, observe, simulate, spread, window
 from spectrakit.spectra import to_vacuum
 from spectrakit.surveys import C_KMS, LAMOST, MILES, SURVEYS, Systematics
 

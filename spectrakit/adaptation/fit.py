@@ -117,7 +117,7 @@ class _Data:
     def of(cls, model, train, validation, label):
         sets = [train] if validation is None else [train, validation]
         inputs = tuple(torch.cat(parts) for parts in zip(*(model.prepare(s) for s in sets), strict=True))
-        y = torch.as_tensor(np.concatenate([s.label(label) for s in sets]), dtype=torch.float32)
+        y = torch.as_tensor(np.concatenate([s.label(label) for s in sets]), dtype=torch.float32, device=inputs[0].device)
         return cls(inputs, y, len(y) - len(train))
 
     def embedded(self, network: LabelNetwork):
@@ -159,7 +159,7 @@ def _choose(members, data: _Data, folds):
     predictions = torch.stack([p for _, p in members])                          # (member, check, star)
     unseen = predictions[torch.as_tensor(folds), :, torch.arange(n_train)]      # (n_train, check)
     valid = predictions[:, :, n_train:].mean(0).T                               # (n_valid, check)
-    residual = (torch.cat([unseen, valid]) - data.y[:, None]).double()
+    residual = (torch.cat([unseen, valid]) - data.y.cpu()[:, None]).double()
     history = residual.abs().mean(0)
     worse = residual.abs() - residual.abs()[:, history.argmin()][:, None]
     within = worse.mean(0) <= worse.std(0) / len(residual) ** 0.5
@@ -184,7 +184,7 @@ def _evaluate(network, *inputs) -> Tensor:
     network.eval()
     values = torch.cat([_forward(network, *rows) for rows in zip(*(t.split(256) for t in inputs), strict=True)])
     network.train(training)
-    return values
+    return values.cpu()
 
 
 def _copy(network) -> dict[str, Tensor]:
