@@ -12,11 +12,11 @@ import torch
 from astropy.stats import biweight_scale
 from torch import Tensor
 
+from .continuum import fill_masked, normalize
 from .models.foundation import HEAD_LABELS, FoundationModel, new_model
 from .models.spectrum_transformer import SpectrumTransformer
-from .continuum import fill_masked, normalize
 from .simulation import simulate
-from .training import TrainConfig, train
+from .training import TrainConfig, one_thread, train
 
 BLOCK = 4096                                                        # spectra simulated at a time
 
@@ -104,7 +104,8 @@ def fit_heads(model: FoundationModel, survey: str, n: int, folder: Path, seed: i
     for column, label in enumerate(HEAD_LABELS):
         head, x, y = model.heads[label], features[held:], labels[held:, column:column + 1]
         head.set_scaling(x, y)
-        train(head, _head_loss, _head_batches(x, y, seed), TrainConfig(4000, 1e-3, seed, weight_decay=1e-3), folder, f"head_{label}")
+        with one_thread():
+            train(head, _head_loss, _head_batches(x, y, seed), TrainConfig(4000, 1e-3, seed, weight_decay=1e-3), folder, f"head_{label}")
         head.eval()
         with torch.no_grad():
             residual = head(features[:held]) - labels[:held, column:column + 1]

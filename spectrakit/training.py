@@ -6,6 +6,7 @@ import csv
 import math
 import os
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def train(model: nn.Module, loss: Callable[..., Tensor], batches: Callable[[int]
         The loss or its gradient is no longer finite; the last checkpoint is kept.
     """
     from accelerate import Accelerator
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=not torch.cuda.is_available())
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
     checkpoint, first = folder / f"{name}.safetensors", 0
     if checkpoint.is_file():
@@ -58,7 +59,7 @@ def train(model: nn.Module, loss: Callable[..., Tensor], batches: Callable[[int]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
         batch = [part.to(accelerator.device) for part in batches(step)]
-        with torch.random.fork_rng(devices=[]), accelerator.autocast():
+        with torch.random.fork_rng(devices=[]), torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             torch.manual_seed(config.seed * 1_000_003 + step)
             value = loss(wrapped, *batch)
         accelerator.backward(value)
@@ -75,6 +76,17 @@ def train(model: nn.Module, loss: Callable[..., Tensor], batches: Callable[[int]
                 _save(checkpoint, accelerator.unwrap_model(wrapped), optimizer, config, step + 1)
 
 
+@contextmanager
+def one_thread():
+    """Matrices as small as a head's gain nothing from threads, and on a busy machine wait for them tens of times longer than they compute."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up, then half a cosine to zero."""
     if step < config.warmup:
@@ -87,7 +99,8 @@ class _Log:
 
     def __init__(self, path: Path, first: int):
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in csv.reader(path.open()) if row and row[0].isdigit() and int(row[0]) < first] if path.is_file() else []
+        lines = path.read_text().splitlines() if path.is_file() else []
+        kept = [row for row in csv.reader(lines) if row and row[0].isdigit() and int(row[0]) < first]
         temporary = path.with_suffix(".tmp")
         with temporary.open("w", newline="") as f:
             csv.writer(f).writerows([["step", "loss", "lr"], *kept])

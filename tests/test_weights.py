@@ -60,7 +60,8 @@ def test_same_content_same_bytes(path, tmp_path):
 def test_digest_sees_names_shapes_types_order_and_description():
     base = {"a": torch.zeros(2, 2), "b": torch.ones(4)}
     others = [{"a": torch.zeros(4), "b": torch.ones(4)}, {"c": torch.zeros(2, 2), "b": torch.ones(4)}, {"a": torch.zeros(2, 2)},
-              {"a": torch.zeros(2, 2, dtype=torch.int32), "b": torch.ones(4)}, {"b": torch.zeros(2, 2), "a": torch.ones(4)}, {"a": -torch.zeros(2, 2), "b": torch.ones(4)}]
+              {"a": torch.zeros(2, 2, dtype=torch.int32), "b": torch.ones(4)}, {"b": torch.zeros(2, 2), "a": torch.ones(4)},
+              {"a": -torch.zeros(2, 2), "b": torch.ones(4)}]
     assert len({digest(base), digest(base, "text"), *map(digest, others)}) == len(others) + 2
 
 
@@ -103,8 +104,8 @@ def test_another_kind_of_file(tmp_path, content):
         load_tensors(tmp_path / "other.safetensors")
 
 
-@pytest.mark.parametrize("metadata", [None, {"other": "1"}, {"spectrakit": "{}", "sha256": "0"}, {"spectrakit": "[1]", "sha256": "0"}, {"spectrakit": "{", "sha256": "0"},
-                                      {"spectrakit": '{"format": 1}'}, {"spectrakit": "null", "sha256": "0"}])
+@pytest.mark.parametrize("metadata", [None, {"other": "1"}, {"spectrakit": "{}", "sha256": "0"}, {"spectrakit": "[1]", "sha256": "0"},
+                                      {"spectrakit": "{", "sha256": "0"}, {"spectrakit": '{"format": 1}'}, {"spectrakit": "null", "sha256": "0"}])
 def test_safetensors_of_others(tmp_path, metadata):
     save_file({"w": torch.zeros(2)}, tmp_path / "other", metadata=metadata)
     with pytest.raises(DataFileError, match="other cannot be read .* not written by this package"):

@@ -20,9 +20,9 @@ import torch
 from astropy.stats import biweight_scale
 from fit_library import fit, read_models
 
+from spectrakit.continuum import normalize
 from spectrakit.library import LABELS, Library
 from spectrakit.models.physical import PhysicalFit
-from spectrakit.continuum import normalize
 from spectrakit.simulation import observe
 from spectrakit.surveys import LAMOST
 

@@ -12,7 +12,7 @@ import torch
 
 from spectrakit.pretraining import pretrain
 
-SIZES = {"small": dict(n_masked=80_000, n_labelled=160_000, n_heads=60_000, batch=64, lr=1e-3, precision="bf16"),
+SIZES = {"small": dict(n_masked=80_000, n_labelled=160_000, n_heads=40_000, batch=64, lr=1e-3, precision="bf16"),
          "tiny": dict(n_masked=16_000, n_labelled=48_000, n_heads=10_000, batch=64, lr=2e-3, precision="no")}
 
 if __name__ == "__main__":

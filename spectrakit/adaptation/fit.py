@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from ..errors import LabelError
 from ..models.foundation import FoundationModel
 from ..spectra import SpectraSet
+from ..training import one_thread
 from .adapters import LabelNetwork, insert, label_network, trainable
 from .placements import FULL, Placement
 
@@ -96,7 +98,7 @@ def adapt(model: FoundationModel, train: SpectraSet, *, label: str, placement: S
     folds = _folds(train, rng)
     lr = lr / 5 if placement == (FULL,) else lr
     members = []
-    with tqdm(total=N_MEMBERS * steps, desc="+".join(map(str, placement)), disable=not progress, mininterval=1) as bar:
+    with one_thread() if fixed else nullcontext(), tqdm(total=N_MEMBERS * steps, desc="+".join(map(str, placement)), disable=not progress, mininterval=1) as bar:
         for k in range(N_MEMBERS):
             _load(network, start)
             members.append(_train_member(network, data, np.flatnonzero(folds != k), steps, lr, seed * N_MEMBERS + k, bar))

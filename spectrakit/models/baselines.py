@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -26,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 
 from ..errors import LabelError, MismatchError, SpectrakitError, SpectrumError
 from ..spectra import SpectraSet
+from ..training import one_thread
 from .heads import LabelHead
 
 Prediction = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]
@@ -200,7 +200,7 @@ class FluxMLP(Fitted):
         pixels, flux, target = self._training(stars, label, least=max(20, 2 * self.n_folds))
         x, y = torch.as_tensor(flux, dtype=torch.float32), torch.as_tensor(target, dtype=torch.float32)[:, None]
         self._heads, outside = [], np.empty(len(target))
-        with torch.random.fork_rng(devices=[]), _one_thread():
+        with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(self.seed)
             for train, valid in KFold(self.n_folds, shuffle=True, random_state=self.seed).split(flux):
                 self._heads.append(self._train(x[train], y[train], x[valid], y[valid]))
@@ -234,17 +234,6 @@ class FluxMLP(Fitted):
 
 def _pca(n_components: int) -> PCA:
     return PCA(n_components, svd_solver="full")  # the default turns to a randomised solver at these sizes
-
-
-@contextmanager
-def _one_thread():
-    """Matrices this small gain nothing from threads, and on a busy machine wait for them tens of times longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _evaluate(head: LabelHead, x) -> Float[np.ndarray, " n"]:

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..continuum import fill_masked, require_normalized
 from ..errors import LabelError, MismatchError
 from ..library import load_library
-from ..continuum import fill_masked, require_normalized
 from ..spectra import SpectraSet
 from ..weights import load_tensors, save_tensors
 from .heads import LabelHead
@@ -81,7 +81,8 @@ class FoundationModel(nn.Module):
         """One vector a star: the mean over its tokens. Raw spectra are normalised first."""
         self.eval()
         flux, mask = self.prepare(stars)
-        return torch.cat([self.encoder(flux[i:i + batch], mask[i:i + batch]) for i in range(0, max(1, len(flux)), batch)]).numpy()
+        none = flux.new_zeros(0, self.card.encoder.d_model)                      # so that no star gives no embedding, not an error
+        return torch.cat([none, *(self.encoder(flux[i:i + batch], mask[i:i + batch]) for i in range(0, len(flux), batch))]).cpu().numpy()
 
     @torch.no_grad()
     def predict(self, stars: SpectraSet, label: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from astropy.table import Table
 
+from spectrakit.continuum import normalize
 from spectrakit.errors import LabelError, MismatchError, SpectrakitError, SpectrumError
 from spectrakit.library import LABELS, load_library
 from spectrakit.models.baselines import Regressor
 from spectrakit.models.chi_square import Spectra, objective, slope
 from spectrakit.models.physical import PhysicalFit
-from spectrakit.continuum import normalize
 from spectrakit.simulation import observe, simulate
 from spectrakit.surveys import LAMOST
 

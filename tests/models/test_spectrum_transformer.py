@@ -304,15 +304,15 @@ def test_masked_loss_against_numpy(model):
     assert float(loss) == pytest.approx(total / count, rel=1e-5)
 
 
-def test_a_few_steps_of_masked_training_learn_something():
+def test_masked_training_reaches_every_parameter_and_learns():
     model = SpectrumTransformer(SMALL_GRID, 0)
-    smooth = torch.sin(torch.linspace(0, 6, 57) + torch.linspace(0, 3, 16)[:, None]) + 2
-    hidden = model.draw_chunks(16, torch.Generator().manual_seed(0))
-    optimizer, first = torch.optim.Adam(model.parameters(), 3e-3), None
-    for _ in range(40):
-        loss = model.masked_loss(smooth, hidden)
-        first = first or loss.item()
+    smooth = torch.sin(torch.linspace(0, 6, 57) + torch.linspace(0, 3, 8)[:, None]) + 2
+    hidden = model.draw_chunks(8, torch.Generator().manual_seed(0))
+    optimizer, losses = torch.optim.Adam(model.parameters(), 1e-2), []
+    for _ in range(10):
+        losses.append(model.masked_loss(smooth, hidden))
         optimizer.zero_grad()
-        loss.backward()
+        losses[-1].backward()
+        assert all((p.grad != 0).any() for p in model.parameters())
         optimizer.step()
-    assert loss.item() < 0.5 * first
+    assert losses[-1] < 0.75 * losses[0]
