@@ -56,9 +56,15 @@ def pretrain(preset: str, survey: str, folder: Path, *, recipe: str, n_masked: i
     train(model, _label_loss, lambda step: (*stream(step), stream.hidden(step, batch // 4)), stages["labels"], folder, "labels")
     sigma = fit_heads(model, survey, n_heads, folder, seed + 2000)
     training = {"stages": {k: asdict(v) for k, v in stages.items()}, "batch": batch, "n_masked": n_masked, "n_labelled": n_labelled, "n_heads": n_heads,
-                "seed": seed, "seconds": round(time.time() - began)}
+                "seed": seed, "seconds": round(time.time() - began), "log": {name: _thinned(folder / f"{name}.csv") for name in stages}}
     model.card = replace(model.card, sigma=sigma, training=training)
     return model.eval()
+
+
+def _thinned(path: Path, rows: int = 50) -> list[tuple[int, float]]:
+    """(step, loss) averaged over ``rows`` equal parts of a log; goes with the weights."""
+    log = np.loadtxt(path, delimiter=",", skiprows=1)
+    return [(int(part[-1, 0]), round(float(part[:, 1].mean()), 4)) for part in np.array_split(log, rows)]
 
 
 class _Masked(torch.nn.Module):

@@ -26,7 +26,7 @@ def simulate(survey: str, n: int, seed: int, *, labels: Float[np.ndarray, "n 5"]
     Parameters
     ----------
     survey : a name in ``spectrakit.surveys.SURVEYS``.
-    seed : of everything random here; the same seed gives the same spectra.
+    seed : of everything random here; the same seed and ``n`` give the same spectra. Another ``n`` is another draw.
     labels : (n, 5) teff (K), logg, feh, alpha_fe, c_fe (dex); drawn from the survey's population when not given.
     strength : multiplies the survey's systematics; 0 leaves noise alone.
 

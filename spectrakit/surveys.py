@@ -21,7 +21,7 @@ class Systematics:
     velocity : km/s left after the shift to the rest frame.
     spread : relative scatter of the width of the line spread.
     tilt : of ln(flux) across the window: reddening and flux calibration.
-    calibration : of ln(flux), smooth on scales of 200 A and more.
+    calibration : of ln(flux), smooth on scales of 200 A and more; at the ends of the window, a third of it on average inside.
     lines : of the opacity of each 2 A of spectrum: what the library does not know (line data, LTE, missing molecules).
     """
 

@@ -50,7 +50,7 @@ def load_tensors(path) -> tuple[dict[str, Tensor], dict]:
                             "Fetch it again, or reinstall.") from error
     if version != FORMAT:
         raise DataFileError(f"{path.name} has format {version}, this version reads {FORMAT}: update spectrakit.")
-    if said not in (digest(tensors, text), digest(tensors)):      # the second: files from before the description was hashed too
+    if said != digest(tensors, text):
         raise DataFileError(f"{path.name} has changed since it was written (it hashes to {digest(tensors, text)[:12]}, it says {said[:12]}): "
                             "the file is corrupted. Fetch it again, or reinstall.")
     bad = [k for k, v in tensors.items() if v.is_floating_point() and not torch.isfinite(v).all()]
@@ -59,7 +59,7 @@ def load_tensors(path) -> tuple[dict[str, Tensor], dict]:
     return tensors, meta
 
 
-def digest(tensors: dict[str, Tensor], text: str = "") -> str:
+def digest(tensors: dict[str, Tensor], text: str) -> str:
     """SHA-256 over the description, then names, shapes and bytes in the order of the names."""
     h = hashlib.sha256(text.encode())
     for name in sorted(tensors):
