@@ -26,8 +26,6 @@ profile = "full"                  # "ci" does the same in seconds, with fewer sp
 device = "cpu"
 
 # %%
-import os
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -35,7 +33,6 @@ import torch
 import spectrakit as sk
 
 sk.plots.use_style()
-torch.set_num_threads(min(2, os.cpu_count()))
 quick = profile == "ci"
 assert profile in ("full", "ci") and device in ("cpu", "cuda"), "profile is full or ci, device is cpu or cuda"
 
@@ -70,7 +67,7 @@ feh = spectra.label("feh")
 solar_like = np.abs(spectra.label("teff") - 5700) + 300 * np.abs(spectra.label("logg") - 4.3)
 rows = [int(np.argmin(solar_like + 1500 * np.abs(feh - target))) for target in (-2.0, -1.0, -0.5, 0.0)]
 ax = sk.plots.spectra(spectra, rows)
-_ = ax.set_title("Four stars of nearly one temperature: every line that fades away is metal that is missing", fontsize=10)
+_ = ax.set_title("Four stars of nearly one temperature: every line that fades away is metal that is missing", fontsize=10, pad=28)
 
 # %% [markdown]
 # **Takeaway.** At [Fe/H] = -2 the spectrum is almost bare: the hydrogen lines remain, the metal lines drown in the noise. Keep this picture in mind
@@ -154,8 +151,8 @@ fig, ax = plt.subplots(figsize=(10, 3.2))
 ax.plot(wave, truth, color=sk.plots.GREY, lw=0.8, label="the star")
 ax.plot(wave, np.where(gone, restored(model.encoder), np.nan), color=sk.plots.RED, lw=1.4, label="restored by small")
 ax.plot(wave, np.where(gone, line, np.nan), color=sk.plots.BLUE, ls="--", label="straight line")
-ax.fill_between(wave, 0, 1.4, where=gone, color="0.93", zorder=0, label="hidden")
-ax.set(xlabel="wavelength in vacuum [Å]", ylabel="flux / continuum", ylim=(0, 1.4), title="The network has never seen this star, nor any real one")
+ax.fill_between(wave, 0.3, 1.4, where=gone, color="0.93", zorder=0, label="hidden")
+ax.set(xlabel="wavelength in vacuum [Å]", ylabel="flux / continuum", ylim=(0.3, 1.4), title="The network has never seen this star, nor any real one")
 _ = ax.legend(ncols=4, loc="lower right", fontsize=8)
 assert error["small"] < error["straight line"]
 
@@ -271,12 +268,15 @@ assert sk.metrics.score(test.label("feh"), nonsense).r2 < sk.metrics.score(test.
 fig, ax = plt.subplots(figsize=(7.5, 3.6))
 sk.plots.residuals(test.label("feh"), zero[split.test] - test.label("feh"), ax, name="zero-shot", color=sk.plots.BLUE)
 sk.plots.residuals(test.label("feh"), value - test.label("feh"), ax, name="adapted", color=sk.plots.RED, marker="s")
-ax.set_title("Too metal-rich where the lines are gone")
+ax.set_title("Few stars, larger scatter, and without labels too metal-rich")
 _ = ax.legend()
+below = test.label("feh") < -1
+assert np.std((value - test.label("feh"))[below]) > np.std((value - test.label("feh"))[~below])
 
 # %% [markdown]
-# Below -1 there are few labels, the lines are weak, and a network that is unsure answers with what is common. That is the open problem of the field,
-# and of notebook 07.
+# Below -1 there are few labels, the lines are weak, and a network that is unsure leans towards what is common: too much metal. In the LoRA study of
+# SpecCLIP every adapter was *worse* than zero-shot there (R2 from -0.5 to -1.3). On these stars that does not appear: the table above has the
+# metal-poor rows of both, and the adapted ones are not the worse. The scatter is the larger one either way; notebook 07 takes that apart.
 
 # %% tags=["key-figures"]
 rich, poor = (summary[(summary.regime == regime)].set_index("method") for regime in (">= -1", "< -1"))

@@ -31,9 +31,9 @@ def spectra(stars: SpectraSet, rows, ax=None, offset: float = 0.5, lines: dict[s
         text = f"{star.label('teff')[0]:.0f} K, log g {star.label('logg')[0]:.1f}, [Fe/H] {star.label('feh')[0]:+.1f}"
         ax.text(stars.wave[-1], 1.1 + i * offset, text, ha="right", va="bottom", fontsize=9)
     top = ax.get_ylim()[1]
-    for name, wave in (LINES if lines is None else lines).items():
+    for i, (name, wave) in enumerate((LINES if lines is None else lines).items()):
         ax.axvline(wave, color=GREY, lw=0.6, ls=":", zorder=0)
-        ax.text(wave, top, name, ha="center", va="bottom", fontsize=8, color=GREY)
+        ax.text(wave, top, "\n" * (i % 2) + name if i % 2 else name + "\n", ha="center", va="bottom", fontsize=8, color=GREY)    # two rows: no overlap
     ax.set(xlabel="wavelength in vacuum [Å]", ylabel="flux / continuum + offset", xlim=(stars.wave[0], stars.wave[-1]))
     return ax
 
