@@ -21,7 +21,7 @@ from spectrakit.models.baselines import FluxMLP, GaussianProcessPCA, RidgePCA
 from spectrakit.models.cannon import Cannon
 from spectrakit.models.physical import PhysicalFit
 
-ADAPTED = {"LoRA2": ("lora2",), "LoRA1": ("lora1",), "LoRA1+LoRA2": ("lora1", "lora2"), "full fine-tuning": ("full",)}
+ADAPTED = {"LoRA2": (("lora2",), 150), "LoRA1+LoRA2": (("lora1", "lora2"), 75), "full fine-tuning": (("full",), 75)}     # placement, most steps
 
 
 def miles():
@@ -45,8 +45,8 @@ def label_free(predict, stars):
 
 
 def methods(model, stars):
-    def adapted(placement):
-        return lambda train, valid, test, k: sk.adapt(model, train, validation=valid, label="feh", placement=placement, seed=k).predict(test)
+    def adapted(placement, steps):
+        return lambda train, valid, test, k: sk.adapt(model, train, validation=valid, label="feh", placement=placement, seed=k, steps=steps).predict(test)
 
     def baseline(make):
         return lambda train, valid, test, k: make(k).fit(train, "feh").predict(test)
@@ -62,7 +62,7 @@ def methods(model, stars):
     table |= {"ridge on PCA": baseline(lambda k: RidgePCA()), "Gaussian process on PCA": baseline(lambda k: GaussianProcessPCA()),
               "MLP on flux": baseline(lambda k: FluxMLP(seed=k)), "Cannon": baseline(lambda k: Cannon()),
               "physical fit (no label)": label_free(PhysicalFit().fit(stars[:0], "feh").predict, stars), "Gaussian process on embedding": embedded_process}
-    return table | {name: adapted(placement) for name, placement in ADAPTED.items()}
+    return table | {name: adapted(*how) for name, how in ADAPTED.items()}
 
 
 if __name__ == "__main__":

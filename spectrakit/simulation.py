@@ -20,7 +20,7 @@ BLOCK = 512                                   # stars at a time: memory does not
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
-def simulate(survey: str, n: int, seed: int, *, labels: Float[np.ndarray, "n 5"] | None = None, strength: float = 1.0) -> SpectraSet:
+def simulate(survey: str, n: int, seed: int, *, labels: Float[np.ndarray, "n 5"] | None = None, strength: float | int = 1.0) -> SpectraSet:
     """``n`` simulated stars as the named survey would deliver them.
 
     Parameters

@@ -31,7 +31,7 @@ class Systematics:
     calibration: float
     lines: float
 
-    def scaled(self, strength: float) -> Systematics:
+    def scaled(self, strength: float | int) -> Systematics:
         """Every systematic multiplied by ``strength``; 0 is a perfect instrument."""
         return Systematics(*(strength * getattr(self, name) for name in self.__dataclass_fields__))
 

@@ -1,7 +1,5 @@
 """What the kit promises about real stars; the whole table is made by benchmarks/real_stars.py."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -35,12 +33,3 @@ def test_89_labels_help(stars):
             figures.append(sk.metrics.score(stars[test].label("feh"), value))
     assert np.mean([s.sigma for s in adapted]) <= 0.145 and np.mean([s.r2 for s in adapted]) >= 0.90
     assert np.mean([s.sigma for s in adapted]) < np.mean([s.sigma for s in zero])
-
-
-def test_air_taken_for_vacuum_would_be_noticed():
-    stars = sk.read("miles")
-    stars = stars[stars.labelled("teff", "feh")]
-    stars = stars[(stars.label("teff") > 4500) & (stars.label("teff") < 6500)][:120]
-    model, truth = sk.load_model("small"), stars.label("feh")
-    right, wrong = (np.std(model.predict(s, "feh")[0] - truth) for s in (stars, replace(stars, medium="vacuum")))
-    assert wrong > 1.3 * right
