@@ -41,7 +41,7 @@ class Instrument:
     floor: float
 
     @classmethod
-    def of(cls, stars: SpectraSet, library: Library, degree: int, velocities: Sequence[float], **stated) -> Instrument:
+    def of(cls, stars: SpectraSet, library: Library, degree: int, velocities: Sequence[float | int], **stated) -> Instrument:
         if stars.normalization == "none":
             raise MismatchError("These spectra are not continuum normalised (normalization='none'); normalise them first.")
         if stars.resolution.max() >= library.resolution:

@@ -57,7 +57,7 @@ class PhysicalFit:
     floor: float = 0.005
     alpha_spread: float = 0.15
     c_spread: float = 0.3
-    velocities: Sequence[float] = (0.0,)
+    velocities: Sequence[float | int] = (0.0,)
     n_starts: int = 3
 
     def fit(self, stars: SpectraSet, label: str) -> PhysicalFit:
@@ -151,7 +151,7 @@ def fit_block(instrument: Instrument, spectra: Spectra, nodes, n_starts: int):
     return tuple(a.numpy() for a in (inside(instrument, x) * unit, errors * unit, chi2, at_edge))
 
 
-def node_models(instrument: Instrument, velocities: Sequence[float]) -> tuple[Float[Tensor, "m 6"], Float[Tensor, "m n_pix"]]:
+def node_models(instrument: Instrument, velocities: Sequence[float | int]) -> tuple[Float[Tensor, "m 6"], Float[Tensor, "m n_pix"]]:
     """The computed models that the library interpolates, at every starting velocity: parameters and pixels."""
     labels = instrument.library.tensors["nodes"].double() * torch.tensor(SCALE) + torch.tensor(CENTRE)
     labels[:, 0] = 5040.0 / labels[:, 0]
