@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import LabelError, SpectrakitError, SpectrumError
 from ..library import CENTRE, LABELS, SCALE, Library, load_library
 from ..spectra import SpectraSet, label_table
-from .baselines import Pixels, Prediction
+from .baselines import Pixels, Prediction, one_thread
 from .chi_square import START_ERROR, UNIT, WALL, Instrument, Spectra, covariance, objective, slope, solve, weights
 
 BLOCK = 32                                   # stars at a time: memory does not grow with n
@@ -112,7 +112,7 @@ class PhysicalFit:
                                 "leave them out.")
         found, error = np.zeros((len(stars), len(UNIT))), np.zeros((len(stars), len(UNIT)))
         chi2, at_edge = np.zeros(len(stars)), np.zeros(len(stars), bool)
-        with torch.no_grad():
+        with torch.no_grad(), one_thread():
             nodes = node_models(instrument, self.velocities)
             for start in range(0, len(stars), BLOCK):
                 rows = slice(start, start + BLOCK)

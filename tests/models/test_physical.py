@@ -21,8 +21,8 @@ from spectrakit.surveys import LAMOST
 def seen(labels, velocity=0.0, snr=100.0, survey=LAMOST):
     """Stars through a perfect instrument of constant S/N; ``velocity`` (km/s) is the scatter of their velocities."""
     library, labels = load_library(), np.atleast_2d(labels)
-    systematics = replace(survey.systematics.scaled(0), velocity=velocity)
-    source = lambda rows: library.flux(torch.as_tensor(labels[rows]))  # noqa: E731
+    systematics = replace(survey.systematics.scaled(0.0), velocity=velocity)
+    source = lambda rows: library.flux_unchecked(torch.as_tensor(labels[rows]))  # noqa: E731
     return normalize(observe(source, labels, replace(survey, snr=(snr, snr)), library, np.random.default_rng(0), systematics))
 
 
@@ -117,8 +117,10 @@ def test_protocol_uses_no_label_and_stars_do_not_depend_on_their_company(stars, 
 
 
 def test_at_the_edge_is_said():
-    found = PhysicalFit().fit_labels(replace(seen([[4800.0, 4.4, 0.45, 0.0, 0.0], [5500.0, 4.3, -0.2, 0.1, 0.0]]), resolution=np.full(1462, 1400.0)))
+    found = PhysicalFit().fit_labels(seen([[5500.0, 4.3, 0.8, 0.0, 0.0], [5500.0, 4.3, -0.2, 0.1, 0.0]]))  # the library ends at +0.5
     assert found["at_edge"].tolist() == [True, False]
+    assert found["feh"][0] == pytest.approx(0.5, abs=0.05)
+    assert load_library().contains(torch.as_tensor(np.stack([found[name] for name in LABELS], 1))).all()
 
 
 def test_bad_input_is_refused(stars):
