@@ -15,7 +15,8 @@ from torch import Tensor
 from ..errors import LabelError, SpectrakitError, SpectrumError
 from ..library import CENTRE, LABELS, SCALE, Library, load_library
 from ..spectra import SpectraSet, label_table
-from .baselines import Pixels, Prediction, one_thread
+from ..training import one_thread
+from .baselines import Pixels, Prediction
 from .chi_square import START_ERROR, UNIT, WALL, Instrument, Spectra, covariance, objective, slope, solve, weights
 
 BLOCK = 32                                   # stars at a time: memory does not grow with n
