@@ -57,14 +57,14 @@ def test_without_noise_and_priors_the_labels_are_exact():
 def test_velocity_comes_back():
     near, far = ([5200.0, 4.5, -0.5, 0.1, 0.0],), {"velocity": 100.0}
     drawn = seen(np.repeat(near, 8, 0), **far)
-    found = PhysicalFit().fit_labels(drawn)
+    found = PhysicalFit(velocities=(-200.0, 0.0, 200.0)).fit_labels(drawn)
     # the stars differ in velocity alone: cross-correlation with one at rest says by how much, independently of the fit
     x = np.log(drawn.wave)
     rest = CubicSpline(x, seen(near, snr=1e4).flux[0])
     shifts = np.arange(-400.0, 401.0, 2.0)
     velocity = [shifts[np.argmin([np.square(rest(x - v / 299792.458) - row)[20:-20].sum() for v in shifts])] for row in drawn.flux]
     assert np.std(velocity) > 50
-    np.testing.assert_allclose(found["velocity"], velocity, rtol=0.05, atol=3)
+    np.testing.assert_allclose(found["velocity"], velocity, atol=6)
     assert np.abs(np.array(found["feh"]) + 0.5).max() < 0.1
 
 
