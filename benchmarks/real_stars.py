@@ -7,12 +7,10 @@ build/real_stars_*.csv and not computed again.
 """
 
 import argparse
-import os
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
@@ -72,7 +70,6 @@ if __name__ == "__main__":
     parser.add_argument("--model", default="small")
     parser.add_argument("--only", nargs="*")
     a = parser.parse_args()
-    torch.set_num_threads(min(2, os.cpu_count()))
     stars = miles()
     stars = sk.normalize(stars[sk.experiments.in_hull(stars)] if a.sample == "hull" else stars)
     splits = sk.experiments.splits(np.asarray(stars.labels["star"]), n_train=a.labels, n_valid=9, n_splits=10, seed=0)
