@@ -2,7 +2,7 @@
 
 Line by line the flux is written as ``exp(-x**2)``, so ``x`` is the square root of an optical depth: it grows slowly and smoothly with
 metallicity where the flux itself saturates. ``x`` is expanded in principal components whose coefficients are interpolated between the
-computed models by cubic radial basis functions plus a quadratic polynomial. The models are LTE spectra (PySME, Stagger <3D> photospheres,
+computed models by thin-plate splines plus a quadratic polynomial. The models are LTE spectra (PySME, Stagger <3D> photospheres,
 abundances of Asplund et al. 2009); see ``docs/library.md`` for what they do not contain.
 """
 
@@ -22,7 +22,7 @@ from .weights import load_tensors
 
 LABELS = ("teff", "logg", "feh", "alpha_fe", "c_fe")
 CENTRE = (0.95, 3.25, -1.75, 0.2, 0.2)             # of 5040 K / teff, logg, feh, alpha_fe, c_fe
-SCALE = (0.24, 3.5, 1.125, 4 / 3, 3.0)             # how far each label moves before the spectrum changes alike
+SCALE = (0.153, 2.25, 1.125, 0.88, 1.65)           # how far each label moves before the spectrum changes alike: least error when left out one by one
 
 
 def coordinates(labels: Float[Tensor, "n 5"]) -> Float[Tensor, "n 5"]:
@@ -37,10 +37,10 @@ def quadratic(x: Float[Tensor, "n 5"]) -> Float[Tensor, "n 21"]:
     return torch.cat([torch.ones_like(x[:, :1]), x, x[:, i] * x[:, j]], 1)
 
 
-def cubic(x: Float[Tensor, "n 5"], nodes: Float[Tensor, "m 5"]) -> Float[Tensor, "n m"]:
-    """Cubic radial basis ``r**3`` of the distances to the nodes; written with r**2 so that the gradient at a node is 0, not NaN."""
-    r2 = (x[:, None] - nodes).square().sum(-1)
-    return r2 * (r2 + 1e-12).sqrt()
+def thin_plate(x: Float[Tensor, "n 5"], nodes: Float[Tensor, "m 5"]) -> Float[Tensor, "n m"]:
+    """Thin-plate radial basis ``r**4 ln(r)`` of the distances to the nodes; written with r**2 so that the gradient at a node is 0, not NaN."""
+    r2 = torch.addmm(nodes.square().sum(1), x, nodes.T, alpha=-2) + x.square().sum(1, keepdim=True)
+    return 0.5 * r2.square() * r2.clamp(min=1e-12).log()
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,15 +93,29 @@ class Library:
 
     def flux_unchecked(self, labels: Float[Tensor, "n 5"]) -> Float[Tensor, "n n_pix"]:
         """``flux`` for labels that are known to be inside (an optimiser's steps, a population's draw)."""
-        return torch.exp(-self._interpolate("flux", labels).square())
+        return torch.exp(-self.opacity(labels))
+
+    def opacity(self, labels: Float[Tensor, "n 5"]) -> Float[Tensor, "n n_pix"]:
+        """-ln(flux over continuum); for labels that are known to be inside."""
+        return self._interpolate("flux", labels).square()
 
     def continuum(self, labels: Float[Tensor, "n 5"]) -> Float[Tensor, "n n_pix"]:
-        """Continuum flux at the stellar surface, erg / cm2 / s / A."""
+        """Continuum flux at the stellar surface, erg / cm2 / s / A.
+
+        Raises
+        ------
+        LabelError
+            A label lies outside the hull.
+        """
         self.check(labels)
+        return self.continuum_at(self.wave.numpy(), labels)
+
+    def continuum_at(self, wave: Float[np.ndarray, " n_new"], labels: Float[Tensor, "n 5"]) -> Float[Tensor, "n n_new"]:
+        """``continuum`` at other wavelengths (vacuum Angstrom) of labels that are known to be inside."""
         knots = 10.0 ** self._interpolate("cont", labels)
-        position = (self.wave - self.tensors["cont_wave"][0]) / (self.tensors["cont_wave"][1] - self.tensors["cont_wave"][0])
-        left = position.floor().long().clamp(0, knots.shape[1] - 2)
-        return torch.lerp(knots[:, left], knots[:, left + 1], (position - left).to(knots))
+        position = (wave - float(self.tensors["cont_wave"][0])) / float(self.tensors["cont_wave"][1] - self.tensors["cont_wave"][0])
+        left = torch.as_tensor(np.clip(position.astype(int), 0, knots.shape[1] - 2))
+        return torch.lerp(knots.index_select(1, left), knots.index_select(1, left + 1), (torch.as_tensor(position) - left).to(knots))
 
     def excess(self, labels: Float[Tensor, "n 5"]) -> Float[Tensor, " n"]:
         """How far each star is outside the hull (dimensionless); at most 0 inside."""
@@ -149,9 +163,9 @@ class Library:
                                 "Retrain it, or install the release it came with.")
 
     def _interpolate(self, name: str, labels: Tensor) -> Tensor:
-        t, x = self.tensors, coordinates(labels.float())
-        coefficient = cubic(x, t["nodes"]) @ t[f"{name}_radial"] + quadratic(x) @ t[f"{name}_polynomial"]
-        return t[f"{name}_mean"] + coefficient @ t[f"{name}_components"]
+        t, x = self.tensors, coordinates(labels.double())         # hundreds of large terms cancel: 32 bits would leave 2e-4
+        coefficient = thin_plate(x, t["nodes"]) @ t[f"{name}_radial"] + quadratic(x) @ t[f"{name}_polynomial"]
+        return torch.addmm(t[f"{name}_mean"], coefficient.to(t[f"{name}_components"]), t[f"{name}_components"])
 
 
 def _text(labels) -> str:
@@ -160,7 +174,8 @@ def _text(labels) -> str:
 
 @cache
 def load_library(name: str = "optical") -> Library:
-    """The library shipped with the package; ``optical`` covers 3951-5651 A (vacuum) at R = 5000."""
+    """A library shipped with the package, all of the same stars: ``"optical"`` 3951-5651 A (vacuum) at R = 5000, ``"xp"`` 3331-10253 A at R = 2500,
+    ``"hband"`` 15154-16954 A at R = 22,500."""
     path = files("spectrakit") / "assets" / f"library_{name}.safetensors"
     return Library.load(path)
 

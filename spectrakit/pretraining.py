@@ -16,7 +16,8 @@ from .continuum import fill_masked, normalize
 from .models.foundation import HEAD_LABELS, FoundationModel, new_model
 from .models.spectrum_transformer import SpectrumTransformer
 from .simulation import simulate
-from .training import TrainConfig, one_thread, train
+from .threads import one_thread
+from .training import TrainConfig, train
 
 BLOCK = 4096                                                        # spectra simulated at a time
 

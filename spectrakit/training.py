@@ -6,7 +6,6 @@ import csv
 import math
 import os
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,17 +73,6 @@ def train(model: nn.Module, loss: Callable[..., Tensor], batches: Callable[[int]
             bar.set_postfix(loss=f"{log.smooth:.4f}", refresh=False)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 _save(checkpoint, accelerator.unwrap_model(wrapped), optimizer, config, step + 1)
-
-
-@contextmanager
-def one_thread():
-    """Matrices as small as a head's gain nothing from threads, and on a busy machine wait for them tens of times longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -8,9 +8,9 @@ import pytest
 from spectrakit.errors import MismatchError
 from spectrakit.library import load_library
 from spectrakit.population import POPULATIONS
-from spectrakit.simulation import FWHM, window
-from spectrakit.spectra import FRAMES, MEDIA
-from spectrakit.surveys import COMMON, LAMOST, LRS_GRID, MILES, PRETRAINING, SURVEYS, Systematics, get_survey
+from spectrakit.simulation import FWHM
+from spectrakit.spectra import FRAMES, MEDIA, to_vacuum
+from spectrakit.surveys import APOGEE, C_KMS, DESI, DESI_FULL, LAMOST, LRS_GRID, MILES, PRETRAINING, STELIB, SURVEYS, Systematics, get_survey
 
 EACH = pytest.mark.parametrize("survey", SURVEYS.values(), ids=SURVEYS)
 
@@ -23,7 +23,7 @@ def test_model_grid_is_specclips():
 
 def test_lamost_has_the_pixels_of_the_model_grid():
     """The same numbers: no resampling between the instrument and the model."""
-    pixels = window(LAMOST)
+    pixels = LAMOST.pixels
     start = np.abs(pixels - LRS_GRID[0]).argmin()
     np.testing.assert_allclose(pixels[start:start + 1462], LRS_GRID, rtol=1e-12)
     assert LAMOST.medium == "vacuum"
@@ -54,21 +54,39 @@ def test_every_survey_is_declared_whole(survey):
     assert all(getattr(survey.systematics, name) >= 0 for name in survey.systematics.__dataclass_fields__)
     assert len(survey.source) > 20
     assert (np.diff(survey.wave) > 0).all()
-    assert window(survey)[0] < COMMON[0] + 1.5
-    assert window(survey)[-1] > COMMON[1] - 2
+    ends = to_vacuum(survey.pixels, survey.medium)[[0, -1]]
+    np.testing.assert_allclose(ends, survey.span, atol=1.6)
+    assert (ends[0] >= survey.span[0]) & (ends[1] <= survey.span[1])
 
 
 @EACH
 def test_every_survey_can_be_made_from_the_library(survey):
     """Never sharper than the library (a negative width squared would be NaN), and 4 sigma + velocity from its ends, which are wrapped around."""
-    library, pixels = load_library(), window(survey)
-    resolution = survey.resolution(pixels)
-    assert (resolution / 0.6 < library.resolution).all()                # 0.6: simulate allows no narrower line spread
-    margin = 4 * 1.3 / resolution.min() / FWHM + 4 * survey.systematics.velocity / 299792
+    library, pixels = load_library(survey.library), to_vacuum(survey.pixels, survey.medium)
+    resolution = survey.resolution(survey.pixels)
+    assert (resolution <= 1.0001 * library.resolution).all()
+    width = 1.3 / resolution / FWHM
     ends = np.log(library.wave.numpy()[[0, -1]])
-    shift = 1.3 if survey.medium == "air" else 0.0                       # Angstrom between air and vacuum, less than
-    assert np.log(pixels[0] + shift - 0.2 * bool(shift)) - ends[0] > margin
-    assert ends[1] - np.log(pixels[-1] + 1.3 * shift) > margin
+    margin = 4 * np.sqrt(width**2 - (1 / library.resolution / FWHM) ** 2) + 3 * survey.systematics.velocity / C_KMS
+    assert np.log(pixels[0]) - ends[0] > margin[0]
+    assert ends[1] - np.log(pixels[-1]) > margin[-1]
+
+
+def test_desi_resolves_more_to_the_red():
+    np.testing.assert_allclose(DESI.resolution(np.array([4000.0, 5600.0])), [2000, 3500], rtol=0.001)
+    np.testing.assert_allclose(np.diff(DESI.pixels), 0.8, atol=1e-9)
+    np.testing.assert_allclose(DESI_FULL.resolution(DESI_FULL.pixels), 2000)
+
+
+def test_apogee_as_published():
+    """8575 pixels of apStar, of which Leung & Bovy keep 7514 between detector edges, 15152-16943 A; the library begins a little later."""
+    assert APOGEE.wave[[0, -1]] == pytest.approx([15100.8, 16999.8], abs=0.1)
+    kept = np.concatenate([APOGEE.wave[first:end] for first, end in APOGEE.good])
+    assert kept.size == 7514
+    assert kept[[0, -1]] == pytest.approx([15152.2, 16943.5], abs=0.2)
+    used = APOGEE.pixels[~APOGEE.unusable()]
+    assert np.isin(used, kept).all()
+    assert used.size == (kept >= APOGEE.span[0]).sum() > 7470
 
 
 def test_strength_scales_every_systematic():
@@ -80,7 +98,7 @@ def test_strength_scales_every_systematic():
 
 def test_pretraining_covers_the_surveys():
     """Wider than each instrument in every systematic, so that each lies inside what the model has seen."""
-    for survey in (LAMOST, MILES):
+    for survey in (LAMOST, MILES, STELIB, DESI):
         for name in survey.systematics.__dataclass_fields__:
             assert getattr(PRETRAINING.systematics, name) >= getattr(survey.systematics, name), (survey.name, name)
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..errors import LabelError
 from ..models.foundation import FoundationModel
 from ..spectra import SpectraSet
-from ..training import one_thread
+from ..threads import one_thread
 from .adapters import LabelNetwork, insert, label_network, trainable
 from .placements import FULL, Placement
 

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 
 from ..errors import LabelError, MismatchError, SpectrakitError, SpectrumError
 from ..spectra import SpectraSet
-from ..training import one_thread
+from ..threads import one_thread
 from .heads import LabelHead
 
 Prediction = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]

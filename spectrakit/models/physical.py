@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import LabelError, SpectrakitError, SpectrumError
 from ..library import CENTRE, LABELS, SCALE, Library, load_library
 from ..spectra import SpectraSet, label_table
-from ..training import one_thread
+from ..threads import one_thread
 from .baselines import Pixels, Prediction
 from .chi_square import START_ERROR, UNIT, WALL, Instrument, Spectra, covariance, objective, slope, solve, weights
 

@@ -22,7 +22,7 @@ def seen(labels, velocity=0.0, snr=100.0, survey=LAMOST):
     """Stars through a perfect instrument of constant S/N; ``velocity`` (km/s) is the scatter of their velocities."""
     library, labels = load_library(), np.atleast_2d(labels)
     systematics = replace(survey.systematics.scaled(0.0), velocity=velocity)
-    source = lambda rows: library.flux_unchecked(torch.as_tensor(labels[rows]))  # noqa: E731
+    source = lambda rows: library.opacity(torch.as_tensor(labels[rows]))  # noqa: E731
     return normalize(observe(source, labels, replace(survey, snr=(snr, snr)), library, np.random.default_rng(0), systematics))
 
 
