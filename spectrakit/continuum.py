@@ -1,7 +1,7 @@
 """Taking the continuum out, the same way for simulated and real spectra, over the same wavelengths.
 
-A continuum depends on the range it was fitted over. Library, LAMOST, DESI and MILES share 3960-5640 A (vacuum), so every recipe here uses
-these pixels and no others: bluer or redder ones may be present and change nothing. (SpecCLIP fits 3700-5700 A; against this window that
+A continuum depends on the range it was fitted over. Library, LAMOST, DESI, MILES and STELIB share 3960-5640 A (vacuum), so every recipe here uses
+these pixels and no others (15157-16950 A in the H band): bluer or redder ones may be present and change nothing. (SpecCLIP fits 3700-5700 A; against this window that
 shifts the blue end by 2 %, in single stars by 9 %.)
 """
 
@@ -14,7 +14,7 @@ from numpy.polynomial.legendre import legvander
 from .errors import MismatchError, SpectrumError
 from .resample import resample
 from .spectra import SpectraSet
-from .surveys import COMMON, LRS_GRID
+from .surveys import COMMON, H_BAND, LRS_GRID
 
 DEGREE = 5
 LINES = 0.1                        # typical relative scatter of line-blanketed pixels about the polynomial
@@ -40,9 +40,10 @@ def normalize(stars: SpectraSet, recipe: str = "robust", grid: Float[np.ndarray,
     if recipe not in RECIPES:
         raise MismatchError(f"No recipe {recipe!r}; there are: {', '.join(RECIPES)}.")
     s = stars.to_vacuum()
-    if s.wave[0] > COMMON[0] + 2 or s.wave[-1] < COMMON[1] - 2:
-        raise MismatchError(f"The spectra cover {s.wave[0]:.0f}-{s.wave[-1]:.0f} A; the continuum is fitted over {COMMON[0]:.0f}-{COMMON[1]:.0f} A, all of it.")
-    inside = (s.wave >= COMMON[0]) & (s.wave <= COMMON[1])
+    span = H_BAND if grid[0] >= H_BAND[0] else COMMON
+    if s.wave[0] > span[0] + 2 or s.wave[-1] < span[1] - 2:
+        raise MismatchError(f"The spectra cover {s.wave[0]:.0f}-{s.wave[-1]:.0f} A; the continuum is fitted over {span[0]:.0f}-{span[1]:.0f} A, all of it.")
+    inside = (s.wave >= span[0]) & (s.wave <= span[1])
     wave, mask = s.wave[inside], s.mask[:, inside]
     flux, ivar = np.where(mask, 0, s.flux[:, inside]).astype("f8"), np.where(mask, 0, s.ivar[:, inside]).astype("f8")
     mask = mask | (ivar <= 0)
@@ -53,7 +54,7 @@ def normalize(stars: SpectraSet, recipe: str = "robust", grid: Float[np.ndarray,
     _check_usable(mask, "on the new grid")
     _check_structure(flux, mask)
     resolution = np.interp(grid, s.wave, s.resolution)
-    return s.with_flux(grid, flux, ivar, mask, resolution, normalization=recipe, step=f"continuum: {recipe}, {COMMON[0]:.0f}-{COMMON[1]:.0f} A; {grid.size} pixels")
+    return s.with_flux(grid, flux, ivar, mask, resolution, normalization=recipe, step=f"continuum: {recipe}, {span[0]:.0f}-{span[1]:.0f} A; {grid.size} pixels")
 
 
 def robust_continuum(wave: Float[np.ndarray, " n_pix"], flux: Float[np.ndarray, "n n_pix"], ivar: Float[np.ndarray, "n n_pix"],
@@ -65,7 +66,7 @@ def robust_continuum(wave: Float[np.ndarray, " n_pix"], flux: Float[np.ndarray, 
     fit repeated. Nothing else is rejected: the fit is linear in the flux, so noise does not move it, at the price of a pseudo-continuum that
     runs through the lines, the same for simulated and real stars.
     """
-    basis = legvander(2 * (wave - COMMON[0]) / (COMMON[1] - COMMON[0]) - 1, DEGREE)
+    basis = _basis(wave)
     used, level = ~mask, np.broadcast_to(_level(flux, mask), flux.shape)
     variance = np.divide(1, ivar, out=np.full(flux.shape, np.inf), where=used)
     for _ in range(3):
@@ -85,7 +86,7 @@ def specclip_continuum(wave: Float[np.ndarray, " n_pix"], flux: Float[np.ndarray
     Inherent: noise lifts the envelope, by 0.2 % at S/N 300, 1.3 % at 50, 3.3 % at 20, 5.9 % at 10, so line depths depend on the noise.
     """
     from scipy.ndimage import median_filter
-    basis = legvander(2 * (wave - COMMON[0]) / (COMMON[1] - COMMON[0]) - 1, DEGREE)
+    basis = _basis(wave)
     filled = _fill(wave, flux, mask)
     work = median_filter(filled, size=(1, 7), mode="nearest")
     weight = np.ones_like(work)
@@ -111,6 +112,11 @@ def fill_masked(stars: SpectraSet) -> Float[np.ndarray, "n n_pix"]:
     if empty.any():
         raise SpectrumError(f"{empty.sum()} of {len(stars)} spectra are masked altogether (first: spectrum {empty.argmax()}); leave them out.")
     return _fill(stars.wave, np.where(stars.mask, 0, stars.flux), stars.mask)
+
+
+def _basis(wave):
+    low, high = H_BAND if wave[0] >= H_BAND[0] else COMMON
+    return legvander(2 * (wave - low) / (high - low) - 1, DEGREE)
 
 
 def _fit(basis, flux, weight):
