@@ -149,7 +149,7 @@ def test_robust_continuum_is_the_weighted_polynomial_of_numpy():
 
 
 def test_a_cosmic_ray_does_not_lift_the_robust_continuum():
-    clean = simulate("lamost_lrs", 12, seed=5, labels=np.repeat([[5777.0, 4.4, 0, 0, 0]], 12, axis=0))
+    clean = simulate("lamost_lrs", 30, seed=5, labels=np.repeat([[5777.0, 4.4, 0, 0, 0]], 30, axis=0))
     clean = clean[clean.label("snr") > 60]
     hit = replace(clean, flux=clean.flux.copy())
     hit.flux[:, [200, 201, 900]] += 20 * clean.flux.mean()
