@@ -1,8 +1,8 @@
 """Taking the continuum out, the same way for simulated and real spectra, over the same wavelengths.
 
 A continuum depends on the range it was fitted over. Library, LAMOST, DESI, MILES and STELIB share 3960-5640 A (vacuum), so every recipe here uses
-these pixels and no others (15157-16950 A in the H band): bluer or redder ones may be present and change nothing. (SpecCLIP fits 3700-5700 A; against this window that
-shifts the blue end by 2 %, in single stars by 9 %.)
+these pixels and no others (15157-16950 A in the H band): bluer or redder ones may be present and change nothing. (SpecCLIP fits 3700-5700 A;
+against this window that shifts the blue end by 2 %, in single stars by 9 %.)
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from .errors import DataFileError
 from .spectra import FRAMES, LABEL_UNITS, MEDIA
 
 MANIFEST = {"name": str, "title": str, "what": str, "home": str, "licence": str, "citation": list, "origin": list, "files": list,
-            "wave_unit": str, "medium": str, "frame": str, "resolution": dict, "noise": dict, "labels": dict}
+            "wave_unit": str, "medium": str, "frame": str, "resolution": dict, "noise": dict, "scale": str, "labels": dict}
 ORIGIN = {"repository": str, "commit": str, "path": str, "licence": str}
 FILE = {"file": str, "role": str, "bytes": int, "sha256": str}
 LABEL = {"source": str, "unit": str, "column": str, "file": str, "missing": (int, float)}
@@ -40,6 +40,7 @@ class Manifest:
     frame: str
     resolution: dict
     noise: dict
+    scale: str
     labels: dict[str, dict]
 
     def file(self, role: str) -> dict | None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
+from astropy.table import Table
 from jaxtyping import Complex, Float
 from scipy.fft import next_fast_len
 from scipy.interpolate import BSpline
@@ -24,7 +25,7 @@ BLOCK = 256                                   # stars at a time: memory does not
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
-def simulate(survey: str, n: int, seed: int, *, labels: Float[np.ndarray, "n 5"] | None = None, strength: float | int = 1.0,
+def simulate(survey: str, n: int, seed: int, *, labels: Float[np.ndarray, "n 5"] | Table | None = None, strength: float | int = 1.0,
              models: str = "emulator") -> SpectraSet:
     """``n`` simulated stars as the named survey would deliver them.
 
@@ -32,8 +33,8 @@ def simulate(survey: str, n: int, seed: int, *, labels: Float[np.ndarray, "n 5"]
     ----------
     survey : a name in ``spectrakit.surveys.SURVEYS``.
     seed : of everything random here; the same seed and ``n`` give the same spectra. Another ``n`` is another draw.
-    labels : (n, 5) teff (K), logg, feh, alpha_fe, c_fe (dex); drawn from the survey's population when not given. Two surveys given the same
-        labels see the same stars.
+    labels : (n, 5) teff (K), logg, feh, alpha_fe, c_fe (dex), or a table with these columns; drawn from the survey's population when not given.
+        Given the ``labels`` of another survey's set, this one sees the same stars, and takes over their names.
     strength : multiplies the survey's systematics; 0 leaves noise alone.
     models : ``"emulator"``, or ``"held_out"``: computed models that the emulator was not fitted to, each used as often as the others. What
         learned from the emulator is to be tested on these. Spectra of one model share the ``star``, so that splits keep them together.
@@ -62,11 +63,23 @@ def simulate(survey: str, n: int, seed: int, *, labels: Float[np.ndarray, "n 5"]
         return _observe_models(instrument, n, library, rng, systematics)
     if labels is None:
         labels = population.draw(instrument.population, n, rng, library)
-    elif labels.shape != (n, 5):
+    numbers = _numbers(labels, n)
+    library.check(torch.as_tensor(numbers))
+    stars = observe(lambda rows: library.opacity(torch.as_tensor(numbers[rows])), numbers, instrument, library, rng, systematics)
+    if isinstance(labels, Table) and "star" in labels.colnames:
+        stars.labels["star"] = labels["star"]
+    return stars
+
+
+def _numbers(labels, n: int) -> Float[np.ndarray, "n 5"]:
+    if isinstance(labels, Table):
+        missing = [name for name in LABELS if name not in labels.colnames]
+        if missing:
+            raise LabelError(f"The table of labels lacks {', '.join(missing)}; it has {', '.join(labels.colnames)}.")
+        labels = np.stack([np.asarray(labels[name], "f8") for name in LABELS], 1)
+    if labels.shape != (n, 5):
         raise LabelError(f"labels has shape {labels.shape}; expected ({n}, 5): {', '.join(LABELS)}.")
-    else:
-        library.check(torch.as_tensor(labels))
-    return observe(lambda rows: library.opacity(torch.as_tensor(labels[rows])), labels, instrument, library, rng, systematics)
+    return labels
 
 
 def observe(source: Callable, labels, survey: Survey, library: Library, rng: np.random.Generator, systematics: Systematics) -> SpectraSet:
@@ -78,8 +91,9 @@ def observe(source: Callable, labels, survey: Survey, library: Library, rng: np.
     flux, ivar, snr = (np.concatenate(parts) for parts in zip(*in_parallel(work, blocks, rng.spawn(len(blocks))), strict=True))
     mask = np.broadcast_to(survey.unusable(), flux.shape).copy()
     table = label_table(**dict(zip(LABELS, labels.T, strict=True)), snr=snr, star=np.array([f"sim{i:07d}" for i in range(n)]))
-    return SpectraSet(wave, flux, ivar, mask, table, survey.name, survey.medium, survey.frame, survey.resolution(wave), "none",
-                      "simulated", {"origin": "simulated", "library_sha256": library.sha256, "systematics": asdict(systematics), "history": []})
+    provenance = {"origin": "simulated", "label_scale": "library (Asplund et al. 2009)", "library_sha256": library.sha256, "systematics": asdict(systematics),
+                  "history": []}
+    return SpectraSet(wave, flux, ivar, mask, table, survey.name, survey.medium, survey.frame, survey.resolution(wave), "none", "simulated", provenance)
 
 
 def broaden(flux: Float[Tensor, "n n_pix"], step: float, variance: Float[Tensor, " n"], shift: Float[Tensor, " n"],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy import units as u
-from astropy.table import QTable, Table
+from astropy.table import QTable, Table, vstack
 from jaxtyping import Bool, Float
 
 from .errors import LabelError, MismatchError, SpectrumError
@@ -219,6 +219,40 @@ class SpectraSet:
 
     def _history(self, step: str) -> dict:
         return {**self.provenance, "history": [*self.provenance.get("history", []), step]}
+
+
+def concatenate(*sets: SpectraSet) -> SpectraSet:
+    """Several sets on one grid as one, with the labels that all of them have.
+
+    Raises
+    ------
+    MismatchError
+        The sets differ in grid, medium, frame, resolution, normalisation or noise, or their labels are on different scales: such labels are
+        offset against each other (``docs/label_scales.md``). Compare them on common stars first, and shift one set knowingly.
+    """
+    first = sets[0]
+    same_scale(*sets)
+    for other in sets[1:]:
+        for name in ("medium", "frame", "normalization", "noise"):
+            if getattr(other, name) != getattr(first, name):
+                raise MismatchError(f"{name} is {getattr(first, name)!r} in one set and {getattr(other, name)!r} in another; bring them to the same first.")
+        alike = other.wave.shape == first.wave.shape and np.allclose(other.wave, first.wave, rtol=1e-9)
+        if not (alike and np.allclose(other.resolution, first.resolution, rtol=1e-3)):
+            raise MismatchError("The sets have different pixels or resolutions; normalise them onto one grid first.")
+    common = [name for name in first.labels.colnames if all(name in s.labels.colnames for s in sets)]
+    arrays = {name: np.concatenate([getattr(s, name) for s in sets]) for name in ("flux", "ivar", "mask")}
+    survey = "+".join(dict.fromkeys(s.survey for s in sets))
+    return replace(first, **arrays, labels=vstack([s.labels[common] for s in sets], metadata_conflicts="silent"), survey=survey,
+                   provenance={"origin": " + ".join(str(s.provenance.get("origin")) for s in sets), "label_scale": first.provenance.get("label_scale"),
+                               "history": [f"concatenated {len(sets)} sets"], "parts": [s.provenance for s in sets]})
+
+
+def same_scale(*sets: SpectraSet) -> None:
+    """Raise ``MismatchError`` when the labels of these sets are on different scales (``provenance["label_scale"]``)."""
+    scales = {s.provenance["label_scale"] for s in sets if s.provenance.get("label_scale")}
+    if len(scales) > 1:
+        raise MismatchError(f"The labels are on different scales: {'; '.join(sorted(scales))}. They are offset against each other (docs/label_scales.md); "
+                            "use one set for training and validation, or shift one knowingly and set its provenance['label_scale'].")
 
 
 def to_vacuum(wave: Float[np.ndarray, " n_pix"], medium: str) -> Float[np.ndarray, " n_pix"]:

@@ -61,6 +61,7 @@ WRONG = {
     "role": (["files", 0, "role"], "pictures", "key files: expected one file with role 'spectra'"),
     "resolution": (["resolution"], {"fwhm": 2.5, "power": 1800}, r"key resolution: expected one positive number: fwhm \(Angstrom\) or power"),
     "no resolution": (["resolution"], {}, "key resolution: expected one positive number"),
+    "no scale": (["scale"], DELETE, "key scale: expected to be there"),
     "noise kind": (["noise", "kind"], "guessed", "key noise.kind: expected 'measured' or 'estimated'"),
     "noise floor": (["noise", "floor"], DELETE, "key noise.floor: expected to be there"),
     "unit": (["labels", "teff", "unit"], "Kelvins!", "key labels.teff.unit: expected a unit that astropy knows; found 'Kelvins!'"),

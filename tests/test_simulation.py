@@ -304,3 +304,13 @@ def test_labels_that_are_no_number():
 def test_no_stars(n):
     with pytest.raises(LabelError, match=f"{n} stars asked for; at least 1 can be simulated."):
         simulate("miles", n, seed=0)
+
+
+def test_two_surveys_see_the_same_stars():
+    first = simulate("lamost_lrs", 6, seed=0)
+    second = simulate("apogee", 6, seed=1, labels=first.labels)
+    for name in (*LABELS, "star"):
+        np.testing.assert_array_equal(np.asarray(first.labels[name]), np.asarray(second.labels[name]))
+    assert second.survey == "apogee"
+    with pytest.raises(LabelError, match="The table of labels lacks c_fe; it has teff, logg, feh, alpha_fe, snr, star."):
+        simulate("apogee", 6, seed=1, labels=first.labels["teff", "logg", "feh", "alpha_fe", "snr", "star"])

@@ -14,7 +14,8 @@ from hypothesis.extra.numpy import arrays
 from spectrakit.errors import DataFileError, LabelError, MismatchError, SpectrumError
 from spectrakit.readers import read
 from spectrakit.resample import resample
-from spectrakit.spectra import SpectraSet, label_table
+from spectrakit.simulation import simulate
+from spectrakit.spectra import SpectraSet, concatenate, label_table
 
 FINITE = st.floats(-1e6, 1e6, allow_subnormal=False)
 
@@ -284,3 +285,27 @@ def test_specutils_in_nanometres_arrives_in_angstrom():
 
 def test_repr_names_what_matters():
     assert "3 x 8 pixels, 4000.0-4007.0 A air, test, R~1800, heliocentric frame, normalization='none', noise measured" in repr(make())
+
+
+def test_sets_of_one_kind_are_joined():
+    one, two = simulate("miles", 3, seed=0), simulate("miles", 2, seed=1)
+    two.labels.remove_column("c_fe")
+    both = concatenate(one, two)
+    np.testing.assert_array_equal(both.flux, np.concatenate([one.flux, two.flux]))
+    np.testing.assert_array_equal(both.label("feh"), np.concatenate([one.label("feh"), two.label("feh")]))
+    assert "c_fe" not in both.labels.colnames
+    assert both.survey == "miles"
+    assert [part["origin"] for part in both.provenance["parts"]] == ["simulated", "simulated"]
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda s: replace(s, provenance={**s.provenance, "label_scale": "MILES"}), "The labels are on different scales: MILES; library .Asplund et al. 2009.. They are offset"),
+    (lambda s: replace(s, medium="vacuum"), "medium is 'air' in one set and 'vacuum' in another"),
+    (lambda s: replace(s, noise="estimated"), "noise is 'simulated' in one set and 'estimated' in another"),
+    (lambda s: replace(s, wave=s.wave + 0.1), "different pixels or resolutions"),
+    (lambda s: replace(s, resolution=s.resolution * 1.2), "different pixels or resolutions"),
+])
+def test_sets_of_different_kinds_are_not_joined(change, says):
+    stars = simulate("miles", 3, seed=0)
+    with pytest.raises(MismatchError, match=says):
+        concatenate(stars, change(stars))

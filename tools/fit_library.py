@@ -80,7 +80,8 @@ def fit(name, m, rows, photospheres, sha256):
                "cont_wave": m["knots"]}
     for key, values, k in (("flux", m["root"][rows], N_FLUX), ("cont", m["cont"][rows], N_CONT)):
         tensors |= {f"{key}_{part}": value for part, value in interpolation(m["labels"][rows], values, min(k, rows.sum() - 1)).items()}
-    meta = {"library_sha256": sha256, "n_models": int(rows.sum()), "resolution": RANGES[name][1], "ln_wave_start": float(m["ln"][0]), "ln_wave_step": RANGES[name][2],
+    _, resolution, step = RANGES[name]
+    meta = {"library_sha256": sha256, "n_models": int(rows.sum()), "resolution": resolution, "ln_wave_start": float(m["ln"][0]), "ln_wave_step": step,
             "c_over_alpha": C_OVER_ALPHA, "origin": "LTE spectra computed with PySME 1.2 on Stagger <3D> photospheres"}
     target = ASSETS / f"library_{name}.safetensors"
     save_tensors(target, {k: torch.as_tensor(v) for k, v in tensors.items()}, meta)

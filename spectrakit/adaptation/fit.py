@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..errors import LabelError
 from ..models.foundation import FoundationModel
-from ..spectra import SpectraSet
+from ..spectra import SpectraSet, same_scale
 from ..threads import one_thread
 from .adapters import LabelNetwork, insert, label_network, trainable
 from .placements import FULL, Placement
@@ -118,6 +118,7 @@ class _Data:
     @classmethod
     def of(cls, model, train, validation, label):
         sets = [train] if validation is None else [train, validation]
+        same_scale(*sets)
         inputs = tuple(torch.cat(parts) for parts in zip(*(model.prepare(s) for s in sets), strict=True))
         y = torch.as_tensor(np.concatenate([s.label(label) for s in sets]), dtype=torch.float32, device=inputs[0].device)
         return cls(inputs, y, len(y) - len(train))

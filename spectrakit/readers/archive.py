@@ -35,7 +35,7 @@ def read(manifest: Manifest) -> SpectraSet:
     wave = (_array(arrays, "wave", manifest).astype("f8") * u.Unit(manifest.wave_unit)).to_value(u.AA)
     labels, notes = _labels(arrays, manifest)
     resolution = wave / manifest.resolution["fwhm"] if "fwhm" in manifest.resolution else np.full(wave.size, float(manifest.resolution["power"]))
-    provenance = {"origin": manifest.title, "manifest": manifest.name, "sha256": manifest.file("spectra")["sha256"], "history": notes}
+    provenance = {"origin": manifest.title, "manifest": manifest.name, "sha256": manifest.file("spectra")["sha256"], "label_scale": manifest.scale, "history": notes}
     return SpectraSet(wave=wave, flux=np.where(mask, 0, flux), ivar=ivar, mask=mask, labels=labels, survey=manifest.name, medium=manifest.medium,
                       frame=manifest.frame, resolution=resolution, normalization="none", noise=manifest.noise["kind"], provenance=provenance)
 

@@ -37,7 +37,7 @@ def shelf(tmp_path, monkeypatch):
         manifest = dict(
             name="toy", title="Toy", what="a test", home="http://example.org", licence="none", origin=[{"repository": "a/b", "commit": "c" * 40}],
             citation=["@article{Toy, doi = {10.1/toy}}"], files=files, wave_unit="nm", medium="air", frame="rest", resolution={"fwhm": 2.0},
-            noise={"kind": "estimated", "correlation": 2.0, "floor": 0.005}, labels={"star": {"column": "key", "source": "x"}})
+            noise={"kind": "estimated", "correlation": 2.0, "floor": 0.005}, scale="toy", labels={"star": {"column": "key", "source": "x"}})
         (tmp_path / "manifests" / "toy.yml").write_text(yaml.safe_dump({**manifest, **changes}))
         (tmp_path / "data" / place / "toy.npz").write_bytes(content)
         return tmp_path / "data" / place / "toy.npz"
