@@ -40,7 +40,8 @@ def real_stars(name):
         stars = stars[stars.labelled("z", "snr_g")]
         stars = stars.to_rest(stars.label("z"))
     stars = stars[sk.experiments.in_hull(stars)]
-    return sk.normalize(stars[stars.label("snr_g") > 15] if name == "lamost_lrs" else stars)
+    stars = stars[stars.label("snr_g") > 15] if name == "lamost_lrs" else stars
+    return sk.normalize(stars[sk.coverage(stars) > 0.8])
 
 
 def twins(stars, systematics, rng):

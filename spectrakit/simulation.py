@@ -178,7 +178,7 @@ def _observe_block(opacity: Tensor, continuum: Tensor, survey: Survey, library: 
     n, pixels = opacity.shape
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))                       # twice as fast as numpy's
     normal = lambda *shape: torch.randn(*shape, generator=generator)                                               # noqa: E731
-    knots = max(2, round(float(torch.log(library.wave[-1] / library.wave[0])) * library.resolution / 2))
+    knots = round(float(torch.log(library.wave[-1] / library.wave[0])) * library.resolution / 2)
     wrong = torch.nn.functional.interpolate(normal(n, 1, knots), pixels, mode="linear", align_corners=True)[:, 0]
     lines = torch.exp(wrong.mul_(s.lines).add_(1.0).clamp_(min=0.0).mul_(opacity).neg_())
     scale, wave = (1.0 + s.spread * normal(n)).clamp(0.6, 1.6), survey.pixels

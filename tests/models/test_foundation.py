@@ -122,7 +122,7 @@ def test_card(tiny):
     (lambda: replace(STARS, frame="heliocentric"), MismatchError, "in the heliocentric frame"),
     (lambda: replace(STARS, wave=STARS.wave + 100), MismatchError, "The spectra cover 4060-5739 A; the continuum is fitted over 3960-5640 A"),
     (lambda: replace(NORMAL, mask=np.ones_like(NORMAL.mask)), SpectrumError, "5 of 5 spectra are masked altogether"),
-    (lambda: replace(STARS, mask=np.ones_like(STARS.mask)), SpectrumError, "5 of 5 spectra have less than half of their pixels usable"),
+    (lambda: replace(STARS, mask=np.ones_like(STARS.mask)), SpectrumError, "5 of 5 spectra have less than 80% of their pixels usable"),
     (lambda: replace(STARS, flux=-STARS.flux), SpectrumError, "The continuum of 5 spectra is not positive"),
     (lambda: replace(NORMAL, flux=np.ones_like(NORMAL.flux)), SpectrumError, "A spectrum is constant"),
 ], ids=["recipe", "grid", "medium", "frame", "raw frame", "range", "all masked", "raw all masked", "negative", "constant"])
