@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import MismatchError
 from ..library import Library
-from ..simulation import spread
+from ..line_spread import spread
 from ..spectra import SpectraSet, to_vacuum
 from ..surveys import C_KMS
 

@@ -10,11 +10,14 @@ FAQ
 trains and then has no effect.
 *Where does the wavelength enter?* Through the position of a token alone: the grid belongs to the weights.
 *Why does the mean of a spectrum not enter?* Continuum-normalised spectra have a mean near one; SpecCLIP keeps the standard deviation only.
+Gaia XP spectra keep their continuum: their statistics token holds mean and standard deviation, and every pixel is a token (``XP_PRESETS``).
+*What does the overlap of the windows give away?* Half of a hidden window at the end of a chunk stands in its visible neighbour: of the 200
+numbers of a chunk of ten windows, 20 can be copied. ``leak=False`` takes these out of the loss.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +42,11 @@ class TransformerConfig:
     d_mlp: int = 512
     n_chunks: int = 6                # of masked tokens, one in each equal part of the sequence
     chunk: int = 10                  # neighbouring tokens a chunk
+    keep_mean: bool = False          # statistics token: (mean, std) as for Gaia XP; otherwise log10 std
+    ddof: int = 0                    # of the standard deviation; published: 1
+    double_scaled: bool = False      # as in the released code: attention logits q.k / d_head, not q.k / sqrt(d_head)
+    published_chunks: bool = False   # chunks start up to two tokens earlier, so that the last tokens of each part are never hidden
+    leak: bool = True                # as published: numbers that a visible window shows too are counted in the masked loss
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -49,24 +57,36 @@ class TransformerConfig:
         return tuple(full)
 
     @property
+    def n_statistics(self) -> int:
+        """Leading channels of every token that only the statistics token fills."""
+        return 2 if self.keep_mean else 1
+
+    @property
     def n_tok(self) -> int:
         """Windows and the statistics token."""
         return len(self.starts) + 1
 
 
 PRESETS = {
-    "paper": TransformerConfig(drop_last=True, d_model=768, n_layer=6, n_head=6, d_mlp=3072),
+    "paper": TransformerConfig(drop_last=True, d_model=768, n_layer=6, n_head=6, d_mlp=3072, ddof=1),
     "small": TransformerConfig(d_model=128, n_layer=4, n_head=4, d_mlp=512),
     "tiny": TransformerConfig(d_model=32, n_layer=2, n_head=2, d_mlp=64),
 }
+_XP = {"n_pix": 343, "window": 1, "stride": 1, "n_positions": 350, "chunk": 20, "keep_mean": True, "ddof": 1}
+XP_PRESETS = {name: replace(config, drop_last=False, **_XP) for name, config in PRESETS.items()}
 
 
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(d_head)) v, several heads; ``return_weights`` gives the very weights that were used."""
+    """softmax(q k^T / sqrt(d_head)) v, several heads; ``return_weights`` gives the very weights that were used.
 
-    def __init__(self, d_model: int, n_head: int):
+    ``double_scaled``: q k^T / d_head, which is what the released code computes (it scales q, and torch's function scales again); there the maps
+    shown are those of a single scaling, so not the ones used.
+    """
+
+    def __init__(self, d_model: int, n_head: int, double_scaled: bool = False):
         super().__init__()
         self.n_head = n_head
+        self.scale = (d_model // n_head) ** (-1.0 if double_scaled else -0.5)
         self.q = nn.Linear(d_model, d_model)
         self.kv = nn.Linear(d_model, 2 * d_model)
         self.out = nn.Linear(d_model, d_model)
@@ -76,9 +96,9 @@ class Attention(nn.Module):
         heads = lambda t: t.view(n, n_tok, self.n_head, -1).transpose(1, 2)      # (n, n_head, n_tok, d_head)        # noqa: E731
         q, (k, v) = heads(self.q(x)), (heads(t) for t in self.kv(x).chunk(2, dim=-1))
         if not return_weights:
-            y = F.scaled_dot_product_attention(q, k, v)
+            y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
             return self.out(y.transpose(1, 2).reshape(n, n_tok, d_model)), None
-        weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1)     # (n, n_head, n_tok, n_tok)
+        weights = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)             # (n, n_head, n_tok, n_tok)
         return self.out((weights @ v).transpose(1, 2).reshape(n, n_tok, d_model)), weights
 
 
@@ -88,7 +108,7 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(config.d_model), nn.LayerNorm(config.d_model)
-        self.attention = Attention(config.d_model, config.n_head)
+        self.attention = Attention(config.d_model, config.n_head, config.double_scaled)
         self.up, self.down = nn.Linear(config.d_model, config.d_mlp), nn.Linear(config.d_mlp, config.d_model)
 
     def forward(self, x: Float[Tensor, "n n_tok d_model"], return_weights: bool = False):
@@ -98,18 +118,18 @@ class Block(nn.Module):
 
 
 class SpectrumTransformer(nn.Module):
-    """Continuum-normalised flux (n, n_pix) -> tokens -> embedding; and back to tokens for pretraining.
+    """Flux (n, n_pix), continuum-normalised (LRS) or divided by its value at 550 nm (XP) -> tokens -> embedding; and back to tokens for pretraining.
 
     Parameters
     ----------
-    config : sizes; ``PRESETS`` has ``paper`` (42,677,013 parameters), ``small`` and ``tiny``.
+    config : sizes; ``PRESETS`` (LRS) and ``XP_PRESETS`` have ``paper`` (42,677,013 and 42,802,947 parameters), ``small`` and ``tiny``.
     seed : of the initial weights (truncated normal: 1 / sqrt(d_model) for embeddings, 1 / sqrt(2 fan_in n_layer) inside the blocks).
     """
 
     def __init__(self, config: TransformerConfig, seed: int):
         super().__init__()
         self.config = config
-        width = config.window + 1
+        width = config.window + config.n_statistics
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.embedding = nn.Linear(width, config.d_model)
@@ -131,7 +151,7 @@ class SpectrumTransformer(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def tokenize(self, flux: Float[Tensor, "n n_pix"]) -> Float[Tensor, "n n_tok width"]:
-        """Statistics token (log10 std, 0, ...), then one token a window: (0, 20 standardised fluxes).
+        """Statistics token (log10 std, 0, ...), then one token a window: (0, 20 standardised fluxes). With ``keep_mean`` (mean, std, 0, ...), (0, 0, flux).
 
         Raises
         ------
@@ -142,12 +162,12 @@ class SpectrumTransformer(nn.Module):
             raise SpectrumError(f"{flux.shape[1]} pixels given; this model reads {self.config.n_pix}. Resample with spectrakit.continuum.")
         if not torch.isfinite(flux).all():
             raise SpectrumError("The flux holds NaN or infinite values; mask these pixels and fill them (spectrakit.continuum.fill_masked).")
-        std, mean = torch.std_mean(flux, dim=1, keepdim=True, correction=0)
+        std, mean = torch.std_mean(flux, dim=1, keepdim=True, correction=self.config.ddof)
         if (std < 1e-5).any():
             raise SpectrumError("A spectrum is constant; there is no line in it to look at. Leave it out.")
         windows = ((flux - mean) / std)[:, self.pixels]                          # (n, n_tok - 1, window)
-        tokens = F.pad(F.pad(windows, (1, 0)), (0, 0, 1, 0))                     # channel 0 in front, token 0 in front
-        tokens[:, 0, 0] = std[:, 0].log10()
+        tokens = F.pad(windows, (self.config.n_statistics, 0, 1, 0))             # channels in front, token 0 in front
+        tokens[:, 0, :self.config.n_statistics] = torch.cat([mean, std], 1) if self.config.keep_mean else std.log10()
         return tokens
 
     def masked_tokens(self, mask: Bool[Tensor, "n n_pix"]) -> Bool[Tensor, "n n_tok"]:
@@ -173,17 +193,32 @@ class SpectrumTransformer(nn.Module):
         return (tokens * weight).sum(1) / weight.sum(1)
 
     def draw_chunks(self, n: int, generator: torch.Generator) -> Bool[Tensor, "n n_tok"]:
-        """Which tokens pretraining hides: one chunk of neighbours at a random place in each of ``n_chunks`` equal parts."""
+        """Which tokens pretraining hides: one chunk of neighbours at a random place in each of ``n_chunks`` equal parts.
+
+        With ``published_chunks`` the parts are rounded down to one length and the last start in each is left out, as in the released code: at its
+        sizes tokens 23, 47, 71, 72, 96, 120, 144 and 145 are never hidden.
+        """
         c = self.config
-        edges = torch.linspace(0, c.n_tok, c.n_chunks + 1).floor().long()
-        room = edges.diff() - c.chunk                                            # last possible start, counted from the part's edge
-        first = edges[:-1] + (torch.rand(n, c.n_chunks, generator=generator) * (room + 1)).long()
+        edges = torch.arange(c.n_chunks + 1) * c.n_tok // c.n_chunks
+        room = edges.diff() - c.chunk + 1                                        # possible starts, counted from the part's edge
+        if c.published_chunks:
+            room = torch.full_like(room, c.n_tok // c.n_chunks - c.chunk)
+        first = edges[:-1] + (torch.rand(n, c.n_chunks, generator=generator) * room).long()
         hidden = torch.zeros(n, c.n_tok, dtype=torch.bool)
         return hidden.scatter_(1, (first[..., None] + torch.arange(c.chunk)).flatten(1), True)
+
+    def copyable(self, hidden: Bool[Tensor, "n n_tok"]) -> Bool[Tensor, "n n_windows window"]:
+        """True for the numbers of each window whose pixel a visible window shows as well: under a hidden one they need no model, only copying."""
+        visible = (~hidden[:, 1:, None]).float().expand(-1, -1, self.config.window).flatten(1)
+        shown = torch.zeros(len(hidden), self.config.n_pix, device=hidden.device)
+        shown.scatter_add_(1, self.pixels.flatten().expand(len(hidden), -1), visible)
+        return (shown > 0)[:, self.pixels]
 
     def masked_loss(self, flux: Float[Tensor, "n n_pix"], hidden: Bool[Tensor, "n n_tok"]) -> Float[Tensor, ""]:
         """Mean squared error of the restored numbers that differ from the zeros shown in their place (SpecCLIP's definition)."""
         tokens = self.tokenize(flux)
         restored = self.restore(self.encode(tokens, hidden))
         counted = hidden[..., None] & (tokens != 0)
+        if not self.config.leak:
+            counted[:, 1:, self.config.n_statistics:] &= ~self.copyable(hidden)
         return (restored.float() - tokens)[counted].square().mean()
