@@ -10,8 +10,9 @@
 from importlib import import_module
 
 _NAMES = {
-    "SpectraSet": "spectra", "concatenate": "spectra", "simulate": "simulation", "normalize": "continuum", "coverage": "continuum", "read": "readers",
-    "load_library": "library", "load_model": "models.foundation", "FoundationModel": "models.foundation", "adapt": "adaptation.fit", "Placement": "adaptation.placements",
+    "SpectraSet": "spectra", "concatenate": "spectra", "simulate": "simulation", "catalogue": "population", "normalize": "continuum", "coverage": "continuum",
+    "read": "readers", "load_library": "library", "load_model": "models.foundation", "FoundationModel": "models.foundation", "adapt": "adaptation.fit",
+    "Placement": "adaptation.placements",
 }
 _MODULES = ("metrics", "plots", "surveys", "experiments")
 __all__ = [*_NAMES, *_MODULES]

@@ -12,19 +12,17 @@ from functools import cache
 from importlib.resources import files
 
 import numpy as np
+from astropy.table import Table
 from jaxtyping import Float
 
 from .errors import SpectrumError
+from .surveys import GAIA_XP
 from .weights import load_tensors
 
-WAVE = np.arange(3360.0, 10201.0, 20.0)                # vacuum Angstrom
-N_BP, N_RP = 55, 55
+WAVE = GAIA_XP.wave
+N_BP = 55                                              # coefficients of BP, then as many of RP
 BANDS = ("G", "BP", "RP")
 ASSET = files("spectrakit") / "assets" / "gaia_xp_design.safetensors"
-JOIN = 6400.0                                          # bluer pixels come from BP, redder ones from RP
-# FWHM of the line spread that calibrated spectra have against CALSPEC, at these wavelengths (A); straight lines between
-FWHM_BP = ((3360.0, 60.0), (4200.0, 80.0), (4850.0, 130.0), (6400.0, 230.0))
-FWHM_RP = ((6400.0, 60.0), (6900.0, 65.0), (7700.0, 110.0), (8600.0, 160.0), (10200.0, 220.0))
 G_FLUX = 25.6873668671                                 # mag; coefficients over 10**(0.4 (G_FLUX - G)) do not depend on brightness
 ERRORS = {"BP": (-9.07, 0.37, 2.2), "RP": (-9.07, 0.44, 1.95)}    # ln(error over G flux): a - b ln(G flux / 1e4) - c (order / 54)**3
 COLOURS = (0.4, 1.8)                                   # BP-RP over which the prior was fitted, mag
@@ -64,6 +62,14 @@ def g_flux(g: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return 10 ** (0.4 * (G_FLUX - g))
 
 
+def complete(table: Table, mean_ebv: float, rng: np.random.Generator) -> None:
+    """Give the stars what a table of labels may lack: E(B-V) (exponential), R_V = 3.1, and a magnitude G between 9 and 15.5."""
+    n = len(table)
+    for name, draw in (("ebv", lambda: rng.exponential(mean_ebv, n)), ("r_v", lambda: np.full(n, 3.1)), ("g", lambda: rng.uniform(9.0, 15.5, n))):
+        if name not in table.colnames:
+            table[name] = draw()
+
+
 def extinguish(wave: Float[np.ndarray, " n_pix"], ebv: Float[np.ndarray, " n"], r_v: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n n_pix"]:
     """Share of the light that dust lets through: Gordon et al. 2023 (ApJ 950, 86), because it is one law from the ultraviolet to the infrared,
     measured for R_V from 2.3 to 5.6. E(B-V) in mag.
@@ -83,7 +89,7 @@ def extinguish(wave: Float[np.ndarray, " n_pix"], ebv: Float[np.ndarray, " n"], 
 
 def line_spread(wave: Float[np.ndarray, " n_pix"]) -> Float[np.ndarray, "343 n_pix"]:
     """Matrix from a fine spectrum at ``wave`` (A) to the 343 points: Gaussians of the declared widths, each row normalised."""
-    fwhm = np.where(WAVE < JOIN, np.interp(WAVE, *zip(*FWHM_BP, strict=True)), np.interp(WAVE, *zip(*FWHM_RP, strict=True)))
+    fwhm = WAVE / GAIA_XP.resolution(WAVE)
     kernel = np.exp(-4 * np.log(2) * ((wave - WAVE[:, None]) / fwhm[:, None]) ** 2) * np.gradient(wave)
     return kernel / kernel.sum(1, keepdims=True)
 

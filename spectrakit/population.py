@@ -15,7 +15,7 @@ from astropy.table import Table
 from jaxtyping import Float
 
 from .errors import MismatchError
-from .library import LABELS, Library
+from .library import LABELS, Library, load_library
 from .photometry import draw_mass, intrinsic_colours, luminosity, observed_colours
 from .spectra import label_table
 
@@ -116,7 +116,7 @@ def draw(name: str, n: int, rng: np.random.Generator, library: Library) -> Float
     return _draw(_population(name), n, rng, library)[0]
 
 
-def catalogue(name: str, n: int, seed: int, library: Library) -> Table:
+def catalogue(name: str, n: int, seed: int, library: Library | None = None) -> Table:
     """The stars that ``draw(name, n, np.random.default_rng(seed), library)`` gives, with what a survey's input catalogue says about them.
 
     Returns
@@ -132,6 +132,7 @@ def catalogue(name: str, n: int, seed: int, library: Library) -> Table:
         The population's name is unknown, or its stars belong to no component of the Galaxy (``"training"``).
     """
     population, rng = _population(name), np.random.default_rng(seed)
+    library = load_library() if library is None else library
     if isinstance(population, EvenMix):
         raise MismatchError(f"The population {name!r} is an even mix without components, masses or dust; a catalogue can be drawn from: "
                             f"{', '.join(key for key, p in POPULATIONS.items() if isinstance(p, Population))}.")

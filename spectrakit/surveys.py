@@ -42,15 +42,19 @@ class Systematics:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """One instrument. ``wave`` (n_pix,) is its own pixel grid in ``medium``; ``fwhm`` = (at 4000 A, exponent): FWHM ~ wave**exponent, so 1 is
-    constant resolving power and 0 constant Angstrom; ``snr`` the range of a log-uniform signal-to-noise ratio per pixel. Spectra are simulated
-    from ``library`` over ``span`` (vacuum Angstrom); pixels outside the ranges ``good`` (of pixel numbers of ``wave``) are masked."""
+    """One instrument.
+
+    ``wave`` (n_pix,) is its own pixel grid in ``medium``. ``fwhm`` = (at 4000 A, exponent): FWHM ~ wave**exponent, so 1 is constant resolving power
+    and 0 constant Angstrom; or pairs of wavelength and FWHM (A) with straight lines between. ``snr`` is the range of a log-uniform signal-to-noise
+    ratio per pixel. Spectra are simulated from ``library`` over ``span`` (vacuum Angstrom); pixels outside the ranges ``good`` (of pixel numbers of
+    ``wave``) are masked.
+    """
 
     name: str
     wave: Float[np.ndarray, " n_pix"]
     medium: str
     frame: str
-    fwhm: tuple[float, float]
+    fwhm: tuple[float, float] | tuple[tuple[float, float], ...]
     snr: tuple[float, float]
     population: str
     systematics: Systematics
@@ -77,6 +81,8 @@ class Survey:
 
     def resolution(self, wave) -> np.ndarray:
         """Resolving power wave / FWHM at these wavelengths (Angstrom)."""
+        if isinstance(self.fwhm[0], tuple):
+            return wave / np.interp(wave, *zip(*self.fwhm, strict=True))
         at_4000, exponent = self.fwhm
         return wave / (at_4000 * (wave / 4000.0) ** exponent)
 
@@ -105,12 +111,18 @@ APOGEE = Survey(
     population="apogee", systematics=Systematics(velocity=0.3, spread=0.05, tilt=0.1, calibration=0.01, lines=0.2), library="hband", span=H_BAND,
     source="Majewski et al. 2017 (AJ 154, 94); grid: data model of apStar; three detectors, edges cut as in Leung & Bovy 2019 (MNRAS 483, 3255)",
     good=((246, 3274), (3585, 6080), (6344, 8335)))
+GAIA_XP = Survey(
+    name="gaia_xp", wave=np.arange(3360.0, 10201.0, 20.0), medium="vacuum", frame="rest",
+    fwhm=((3360.0, 60.0), (4200.0, 80.0), (4850.0, 130.0), (6400.0, 230.0), (6400.1, 60.0), (6900.0, 65.0), (7700.0, 110.0), (8600.0, 160.0), (10200.0, 220.0)),
+    snr=(30.0, 1000.0), population="gaia", systematics=Systematics(velocity=0.0, spread=0.0, tilt=0.01, calibration=0.02, lines=0.2),
+    library="xp", span=(3360.0, 10200.0),
+    source="De Angeli et al. 2023 (A&A 674, A2), Montegriffo et al. 2023 (A&A 674, A3); widths: calibrated spectra against CALSPEC, BP to 6400 A, then RP")
 PRETRAINING = replace(
     LAMOST, name="pretraining", snr=(15.0, 300.0), population="training",
     systematics=Systematics(velocity=30.0, spread=0.15, tilt=0.4, calibration=0.08, lines=0.4),
     source="the LAMOST grid with wider systematics, so that one model meets several instruments")
 
-SURVEYS = {survey.name: survey for survey in (LAMOST, MILES, STELIB, DESI, DESI_FULL, APOGEE, PRETRAINING)}
+SURVEYS = {survey.name: survey for survey in (LAMOST, MILES, STELIB, DESI, DESI_FULL, APOGEE, GAIA_XP, PRETRAINING)}
 
 
 def get_survey(name: str) -> Survey:

@@ -12,7 +12,8 @@ from scipy.interpolate import make_interp_spline
 from spectrakit import simulation as module
 from spectrakit.errors import LabelError, MismatchError
 from spectrakit.library import LABELS, load_library
-from spectrakit.simulation import FWHM, broaden, observe, sample, simulate, spread
+from spectrakit.line_spread import FWHM, broaden, sample, spread
+from spectrakit.simulation import observe, simulate
 from spectrakit.spectra import to_vacuum
 from spectrakit.surveys import C_KMS, DESI, LAMOST, MILES, SURVEYS, Systematics
 
@@ -312,5 +313,5 @@ def test_two_surveys_see_the_same_stars():
     for name in (*LABELS, "star"):
         np.testing.assert_array_equal(np.asarray(first.labels[name]), np.asarray(second.labels[name]))
     assert second.survey == "apogee"
-    with pytest.raises(LabelError, match="The table of labels lacks c_fe; it has teff, logg, feh, alpha_fe, snr, star."):
+    with pytest.raises(LabelError, match="The table of labels has 6 rows and lacks c_fe; expected 6 rows with teff"):
         simulate("apogee", 6, seed=1, labels=first.labels["teff", "logg", "feh", "alpha_fe", "snr", "star"])
