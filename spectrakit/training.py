@@ -73,6 +73,7 @@ def train(model: nn.Module, loss: Callable[..., Tensor], batches: Callable[[int]
             bar.set_postfix(loss=f"{log.smooth:.4f}", refresh=False)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 _save(checkpoint, accelerator.unwrap_model(wrapped), optimizer, config, step + 1)
+    accelerator.wait_for_everyone()                                    # none leaves while another still writes
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -239,6 +239,8 @@ def batches(step):
     x = torch.randn(16, 6, generator=torch.Generator().manual_seed(step))
     return x[rank::world], (x[:, :1] - x[:, 1:2])[rank::world]
 train(model, lambda m, x, y: (m(x) - y).square().mean(), batches, TrainConfig(4, 1e-2, 0, warmup=1, save_every=2), Path(sys.argv[1]), "run")
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
 """
 
 
