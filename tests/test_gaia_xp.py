@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import spectrakit as sk
 from spectrakit import gaia_xp
-from spectrakit.errors import SpectrumError
+from spectrakit.errors import MismatchError, SpectrumError
 from spectrakit.library import load_library
 
 DESIGN = gaia_xp.load_design()
@@ -54,25 +54,56 @@ def test_dust_outside_the_law_is_refused(ebv, r_v):
         gaia_xp.extinguish(np.array([5000.0, 5500.0]), np.array([ebv]), np.array([r_v]))
 
 
-def test_line_spread_keeps_flux_and_has_the_declared_width():
-    wave = np.arange(3300.0, 10300.0, 1.0)
-    kernel = gaia_xp.line_spread(wave)
-    np.testing.assert_allclose(kernel.sum(1), 1)
-    row = int(np.flatnonzero(gaia_xp.WAVE == 8600)[0])
-    mean = (kernel[row] * wave).sum()
-    assert mean == pytest.approx(8600, abs=0.1)
-    assert 2.3548 * np.sqrt((kernel[row] * (wave - mean) ** 2).sum()) == pytest.approx(160, rel=0.001)
+def test_a_black_body_comes_out_as_it_went_in():
+    """The independent truth is the input: GaiaXPy's design undoes what the instrument does, but for wiggles where the signal is low (see docs)."""
+    wave = np.arange(3300.0, 10300.0, 2.0)
+    for teff in (4000.0, 5000.0, 7000.0):
+        flux = gaia_xp.black_body(wave, teff)[None] @ gaia_xp.instrument(wave) @ DESIGN.flux.T
+        ratio = flux[0] / gaia_xp.black_body(gaia_xp.WAVE, teff)
+        for low, high, worst in ((4300, 6000, 0.045), (6000, 6700, 0.035), (6700, 9900, 0.025)):
+            assert np.abs(ratio - 1)[(gaia_xp.WAVE > low) & (gaia_xp.WAVE < high)].max() < worst, (teff, low)
 
 
-def test_coefficients_reproduce_the_spectrum_they_were_made_from():
-    stars = sk.simulate("gaia_xp", 64, seed=0, strength=0.0)
-    clean = gaia_xp.to_coefficients(np.asarray(stars.labels["coeff"]) @ DESIGN.flux.T)
-    again = gaia_xp.to_coefficients(clean @ DESIGN.flux.T)
-    inner = (gaia_xp.WAVE > 4200) & (gaia_xp.WAVE < 9700)
-    error = np.abs(again @ DESIGN.flux.T / (clean @ DESIGN.flux.T) - 1)[:, inner]
-    assert np.median(error) < 0.003
-    with pytest.raises(SpectrumError, match="The mean flux of spectrum 1 is not positive"):
-        gaia_xp.to_coefficients(np.stack([clean[0] @ DESIGN.flux.T, -clean[0] @ DESIGN.flux.T]))
+@pytest.mark.parametrize(("line", "low", "high"), [(5000, 110, 170), (5800, 180, 230), (7600, 90, 130), (9500, 150, 200)])
+def test_lines_are_as_wide_as_published(line, low, high):
+    """A line 20 A wide comes out at a resolving power of 25-70 (Carrasco et al. 2021, A&A 652, A86; Montegriffo et al. 2023) and keeps its light."""
+    wave = np.arange(3300.0, 10300.0, 2.0)
+    spectra = np.stack([np.ones(wave.size), 1 - 0.3 * np.exp(-0.5 * ((wave - line) / 8) ** 2)])
+    light = -np.diff(spectra @ gaia_xp.instrument(wave) @ DESIGN.flux.T, axis=0)[0]
+    fine = np.linspace(line - 250, line + 250, 5001)
+    profile = np.interp(fine, gaia_xp.WAVE, light)
+    half = fine[profile > profile.max() / 2]
+    assert low < np.ptp(half) < high
+    assert np.mean(half) == pytest.approx(line, abs=20)
+
+
+def test_the_grid_does_not_matter():
+    """Coarser and shorter grids give the same coefficients: what lies beyond their ends is almost dark and taken for a black body of 5000 K."""
+    grids = [np.arange(3200.0, 10900.0, 2.0), np.arange(3345.0, 10235.0, 5.0), 3331 * np.exp(1.5e-4 * np.arange(7490))]
+    coeff = np.concatenate([gaia_xp.black_body(wave)[None] @ gaia_xp.instrument(wave) for wave in grids])
+    assert np.abs(coeff / coeff[0, 0] - coeff[0] / coeff[0, 0]).max() < 2e-5
+    hot = np.concatenate([gaia_xp.black_body(wave, 7000.0)[None] @ gaia_xp.instrument(wave) for wave in grids])
+    assert np.abs(hot / hot[0, 0] - hot[0] / hot[0, 0]).max() < 1e-3
+
+
+@pytest.mark.parametrize("wave", [np.arange(3500.0, 10300.0, 5.0), np.arange(3300.0, 9000.0, 5.0), np.arange(10300.0, 3300.0, -5.0)])
+def test_a_spectrum_that_does_not_cover_the_instrument_is_refused(wave):
+    with pytest.raises(MismatchError, match="Gaia XP needs increasing wavelengths from 3400 to 10200 A"):
+        gaia_xp.instrument(wave)
+
+
+def test_a_dark_spectrum_is_refused():
+    wave, one = XP.wave.numpy(), np.ones(2)
+    surface = np.stack([np.ones(wave.size), np.full(wave.size, np.nan)])
+    with pytest.raises(SpectrumError, match="Spectrum 1 has no light in G, BP or RP, or NaN"):
+        gaia_xp.observe(surface, wave, 0 * one, 3.1 * one, 12 * one, np.random.default_rng(0))
+
+
+def test_343_points_come_back():
+    stars = sk.simulate("gaia_xp", 64, seed=0)
+    flux = np.asarray(stars.labels["coeff"]) @ DESIGN.flux.T
+    again = gaia_xp.to_coefficients(flux) @ DESIGN.flux.T
+    assert np.median(np.abs(again / flux - 1)) < 1e-4
 
 
 def test_noise_is_as_stated():
@@ -87,25 +118,61 @@ def test_noise_is_as_stated():
 
 
 def test_fainter_stars_have_larger_relative_errors():
+    sun = gaia_xp.black_body(XP.wave.numpy(), 5800.0)[None] @ gaia_xp.instrument(XP.wave.numpy())
     g = np.array([9.0, 12.0, 15.0])
-    relative = gaia_xp.coefficient_errors(np.repeat(g, 200), np.random.default_rng(0)).reshape(3, 200, 110).mean(1) / gaia_xp.g_flux(g)[:, None]
+    coeff = np.repeat(sun * 10 ** (0.4 * (DESIGN.magnitudes(sun)[:, 0] - g[:, None])), 200, axis=0)
+    relative = gaia_xp.coefficient_errors(coeff, np.random.default_rng(0)).reshape(3, 200, 110).mean(1) / gaia_xp.g_flux(g)[:, None]
     assert (np.diff(relative[:, 0]) > 0).all()
     assert (relative[:, 54] < 0.3 * relative[:, 0]).all()
 
 
 @pytest.mark.requires_data("gaia_xp")
-def test_real_coefficients_come_back_within_their_errors():
-    coeff, _, _, data = real()
-    found = gaia_xp.to_coefficients(coeff @ DESIGN.flux.T)
-    np.testing.assert_allclose(DESIGN.flux, data["design"], atol=1e-9 * np.abs(data["design"]).max())
-    flux = coeff @ DESIGN.flux.T
-    assert np.median(np.abs((found - coeff) @ DESIGN.flux.T) / np.abs(flux).mean(1)[:, None]) < 0.001
+def test_errors_are_those_of_real_sources():
+    """Median over the sources and orders of each half magnitude within 10 %, from G = 11.5 to 17.5."""
+    *_, data = real()
+    known = np.isfinite(data["coeff_err"]).all(1)
+    coeff, error = data["coeff"][known].astype("f8"), data["coeff_err"][known]
+    ln, g = np.log(gaia_xp.coefficient_errors(coeff, np.random.default_rng(0)) / error), DESIGN.magnitudes(coeff)[:, 0]
+    for low in np.arange(11.5, 17.5, 0.5):
+        some = ln[(g > low) & (g < low + 0.5)]
+        assert len(some) > 20
+        for arm in np.split(some, 2, axis=1):
+            assert abs(np.median(arm)) < 0.1, (low, np.median(arm))
 
 
 @pytest.mark.requires_data("gaia_xp")
-@pytest.mark.parametrize("low", [0.75, 0.9, 1.05, 1.2])
-def test_simulated_coefficients_lie_among_real_ones_of_the_same_colour(low):
-    """Median within one robust sigma of the real stars: at least 95 of 110 (see docs/gaia_xp.md for those that are not)."""
+def test_the_design_is_gaiaxpys_and_real_coefficients_come_back_within_their_errors():
+    """92 % and 94 % of the BP and RP coefficients of sources with errors, G > 10, within one error; the flux to 0.01 %."""
+    *_, data = real()
+    np.testing.assert_allclose(DESIGN.flux, data["design"], atol=1e-9 * np.abs(data["design"]).max())
+    coeff = data["coeff"].astype("f8")
+    known = np.isfinite(data["coeff_err"]).all(1) & (DESIGN.magnitudes(coeff)[:, 0] > 10)
+    flux = coeff[known] @ DESIGN.flux.T
+    found = gaia_xp.to_coefficients(flux)
+    assert (np.abs(found - coeff[known]) < data["coeff_err"][known]).mean() > 0.9
+    assert np.median(np.abs(found @ DESIGN.flux.T / flux - 1)) < 1e-4
+
+
+@pytest.mark.requires_data("gaia_xp_calspec")
+def test_calspec_through_the_instrument_is_xp():
+    """HST spectra of 49 stars against Gaia's of the same: within 2 % in the median; from 6600 to 9000 A they scatter less than without it."""
+    from spectrakit.readers import local
+    data = np.load(local.find("gaia_xp_calspec.npz"))
+    xp, hst = (data[name].astype("f8") for name in ("flux_xp", "flux_calspec"))
+    whole = np.isfinite(xp * hst).all(1)
+    level = lambda ratio: ratio / np.median(ratio[:, 50:300], 1)[:, None]                                        # noqa: E731
+    seen, raw = level(hst[whole] @ gaia_xp.instrument(gaia_xp.WAVE) @ DESIGN.flux.T / xp[whole]), level(hst[whole] / xp[whole])
+    for low, high in ((4300, 6300), (6600, 9000), (9000, 10000)):
+        part = (gaia_xp.WAVE > low) & (gaia_xp.WAVE < high)
+        assert abs(np.median(seen[:, part]) - 1) < 0.02
+    part = (gaia_xp.WAVE > 6600) & (gaia_xp.WAVE < 9000)
+    assert np.median(np.abs(seen[:, part] - 1)) < 0.9 * np.median(np.abs(raw[:, part] - 1))
+
+
+@pytest.mark.requires_data("gaia_xp")
+@pytest.mark.parametrize(("low", "least"), [(0.75, 105), (0.9, 105), (1.05, 104), (1.2, 98)])
+def test_simulated_coefficients_lie_among_real_ones_of_the_same_colour(low, least):
+    """How many of 110 medians lie within one robust sigma of the real stars'; docs/gaia_xp.md names the others."""
     coeff, colour, g, _ = real()
     x, there = coeff / gaia_xp.g_flux(g)[:, None], (colour > low) & (colour < low + 0.15)
     stars = sk.simulate("gaia_xp", 3000, seed=0)
@@ -113,4 +180,4 @@ def test_simulated_coefficients_lie_among_real_ones_of_the_same_colour(low):
     here = (np.asarray(stars.labels["bp_rp"]) > low) & (np.asarray(stars.labels["bp_rp"]) < low + 0.15)
     sigma = 1.4826 * np.median(np.abs(x[there] - np.median(x[there], 0)), 0)
     assert here.sum() > 100
-    assert (np.abs(np.median(y[here], 0) - np.median(x[there], 0)) < sigma).sum() >= 95
+    assert (np.abs(np.median(y[here], 0) - np.median(x[there], 0)) < sigma).sum() >= least
