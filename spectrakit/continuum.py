@@ -42,7 +42,7 @@ def normalize(stars: SpectraSet, recipe: str = "robust", grid: Float[np.ndarray,
     if recipe not in RECIPES:
         raise MismatchError(f"No recipe {recipe!r}; there are: {', '.join(RECIPES)}.")
     s = stars.to_vacuum()
-    span = H_BAND if grid[0] >= H_BAND[0] else COMMON
+    span = _span(grid)
     if s.wave[0] > span[0] + 2 or s.wave[-1] < span[1] - 2:
         raise MismatchError(f"The spectra cover {s.wave[0]:.0f}-{s.wave[-1]:.0f} A; the continuum is fitted over {span[0]:.0f}-{span[1]:.0f} A, all of it.")
     inside = (s.wave >= span[0]) & (s.wave <= span[1])
@@ -60,9 +60,18 @@ def normalize(stars: SpectraSet, recipe: str = "robust", grid: Float[np.ndarray,
 
 
 def coverage(stars: SpectraSet) -> Float[np.ndarray, " n"]:
-    """Share of pixels between 3960 and 5640 A (vacuum) that are usable, in each spectrum: 0 to 1."""
+    """Share of pixels between 3960 and 5640 A (vacuum), in the H band 15157 and 16950 A, that are usable, in each spectrum: 0 to 1.
+
+    Raises
+    ------
+    MismatchError
+        The spectra have no pixel there.
+    """
     wave = to_vacuum(stars.wave, stars.medium)
-    inside = (wave >= COMMON[0]) & (wave <= COMMON[1])
+    low, high = _span(wave)
+    inside = (wave >= low) & (wave <= high)
+    if not inside.any():
+        raise MismatchError(f"The spectra cover {wave[0]:.0f}-{wave[-1]:.0f} A, nothing of the {low:.0f}-{high:.0f} A over which a continuum is fitted.")
     return 1.0 - (stars.mask | (np.where(stars.mask, 0, stars.ivar) <= 0))[:, inside].mean(1)
 
 
@@ -123,8 +132,12 @@ def fill_masked(stars: SpectraSet) -> Float[np.ndarray, "n n_pix"]:
     return _fill(stars.wave, np.where(stars.mask, 0, stars.flux), stars.mask)
 
 
+def _span(wave):
+    return H_BAND if wave[-1] > H_BAND[0] and wave[0] > COMMON[1] else COMMON
+
+
 def _basis(wave):
-    low, high = H_BAND if wave[0] >= H_BAND[0] else COMMON
+    low, high = _span(wave)
     return legvander(2 * (wave - low) / (high - low) - 1, DEGREE)
 
 

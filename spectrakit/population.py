@@ -88,7 +88,6 @@ LAMOST = Population(
     branch=(2.9, 1.0), ebv=0.1, source="LAMOST DR10 A, F and G stars (LASP); share of K dwarfs: pilot survey; ebv assumed")
 POPULATIONS = {
     "training": EvenMix(uniform=0.5, halo=0.4, disc=-0.2, free=0.3),
-    "milky_way": LAMOST,
     "lamost": LAMOST,
     "apogee": Population(
         components=(0.88, 0.098, 0.022), disc=(-0.14, 0.225), stages=(0.1, 0.039, 0.712, 0.149), dwarf_teff=(5900.0, 700.0, 400.0), evolved=0.25,

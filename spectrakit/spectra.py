@@ -248,8 +248,8 @@ def concatenate(*sets: SpectraSet) -> SpectraSet:
 
 
 def same_scale(*sets: SpectraSet) -> None:
-    """Raise ``MismatchError`` when the labels of these sets are on different scales (``provenance["label_scale"]``)."""
-    scales = {s.provenance["label_scale"] for s in sets if s.provenance.get("label_scale")}
+    """Raise ``MismatchError`` when the labels of these sets are on different scales (``provenance["label_scale"]``); one not stated is one of its own."""
+    scales = {s.provenance.get("label_scale") or "not stated" for s in sets}
     if len(scales) > 1:
         raise MismatchError(f"The labels are on different scales: {'; '.join(sorted(scales))}. They are offset against each other (docs/label_scales.md); "
                             "use one set for training and validation, or shift one knowingly and set its provenance['label_scale'].")

@@ -12,7 +12,6 @@ from .spectra import to_vacuum
 
 COMMON = (3960.0, 5640.0)                                 # vacuum Angstrom shared by the optical library, LAMOST, DESI, MILES and STELIB
 H_BAND = (15157.0, 16950.0)
-XP_RANGE = (3345.0, 10235.0)                              # of the library of strong lines, R = 2500
 LRS_GRID = 10 ** (3.602 + 1e-4 * np.arange(1462))         # the model grid of SpecCLIP, 3999.45-5598.87 A vacuum
 C_KMS = 299792.458
 
@@ -113,10 +112,11 @@ APOGEE = Survey(
     good=((246, 3274), (3585, 6080), (6344, 8335)))
 GAIA_XP = Survey(
     name="gaia_xp", wave=np.arange(3360.0, 10201.0, 20.0), medium="vacuum", frame="rest",
-    fwhm=((3360.0, 60.0), (4200.0, 80.0), (4850.0, 130.0), (6400.0, 230.0), (6400.1, 60.0), (6900.0, 65.0), (7700.0, 110.0), (8600.0, 160.0), (10200.0, 220.0)),
+    fwhm=((3600.0, 48.0), (4000.0, 64.0), (4850.0, 122.0), (5500.0, 175.0), (6200.0, 245.0), (6400.0, 250.0), (6400.1, 79.0), (6900.0, 94.0), (7700.0, 113.0),
+          (8600.0, 134.0), (9500.0, 171.0), (10000.0, 179.0)),
     snr=(30.0, 1000.0), population="gaia", systematics=Systematics(velocity=0.0, spread=0.0, tilt=0.01, calibration=0.02, lines=0.2),
     library="xp", span=(3360.0, 10200.0),
-    source="De Angeli et al. 2023 (A&A 674, A2), Montegriffo et al. 2023 (A&A 674, A3); widths: calibrated spectra against CALSPEC, BP to 6400 A, then RP")
+    source="De Angeli et al. 2023 (A&A 674, A2), Montegriffo et al. 2023 (A&A 674, A3); widths: of a narrow line in the 343 points, BP to 6400 A, then RP")
 PRETRAINING = replace(
     LAMOST, name="pretraining", snr=(15.0, 300.0), population="training",
     systematics=Systematics(velocity=30.0, spread=0.15, tilt=0.4, calibration=0.08, lines=0.4),

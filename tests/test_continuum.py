@@ -156,15 +156,16 @@ def test_a_cosmic_ray_does_not_lift_the_robust_continuum():
     good = np.abs(LRS_GRID - clean.wave[200]) > 2
     good &= np.abs(LRS_GRID - clean.wave[900]) > 1
     assert len(clean) >= 4
-    np.testing.assert_allclose(normalize(hit).flux[:, good], normalize(clean).flux[:, good], rtol=1e-2)
+    np.testing.assert_allclose(normalize(hit).flux[:, good], normalize(clean).flux[:, good], rtol=5e-3)
 
 
 def test_a_polynomial_on_top_goes_into_the_continuum():
     """Reddening-like slopes, even steep ones, are taken out to what the weights leave."""
-    t = 2 * (LAMOST.wave - COMMON[0]) / (COMMON[1] - COMMON[0]) - 1
+    stars = simulate("lamost_lrs", 4, seed=5, labels=np.repeat([[5777.0, 4.4, 0, 0, 0]], 4, axis=0))
+    t = 2 * (stars.wave - COMMON[0]) / (COMMON[1] - COMMON[0]) - 1
     slope = np.exp(0.3 * t)
-    tilted = replace(LAMOST, flux=LAMOST.flux * slope, ivar=LAMOST.ivar / slope**2)
-    np.testing.assert_allclose(normalize(tilted).flux, normalize(LAMOST).flux, rtol=0.03)
+    tilted = replace(stars, flux=stars.flux * slope, ivar=stars.ivar / slope**2)
+    np.testing.assert_allclose(normalize(tilted).flux, normalize(stars).flux, atol=0.03)
 
 
 @RECIPE
@@ -330,6 +331,9 @@ def test_coverage_counts_the_window_alone():
     stars.mask[0, : len(stars.wave) // 4] = True
     stars.ivar[1, :187] = 0
     np.testing.assert_allclose(coverage(stars), [0.75, 0.9], atol=0.001)
+    with pytest.raises(MismatchError, match="nothing of the 3960-5640 A over which a continuum is fitted"):
+        coverage(replace(stars, wave=stars.wave + 3000))
+    assert coverage(simulate("apogee", 1, seed=0))[0] == pytest.approx(0.926, abs=0.01)
     with pytest.raises(SpectrumError, match=r"1 of 2 spectra .* Leave them out: stars\[sk.coverage\(stars\) >= 0.8\]."):
         normalize(stars)
     assert len(normalize(stars[coverage(stars) >= 0.8])) == 1

@@ -181,3 +181,15 @@ def test_simulated_coefficients_lie_among_real_ones_of_the_same_colour(low, leas
     sigma = 1.4826 * np.median(np.abs(x[there] - np.median(x[there], 0)), 0)
     assert here.sum() > 100
     assert (np.abs(np.median(y[here], 0) - np.median(x[there], 0)) < sigma).sum() >= least
+
+
+@pytest.mark.parametrize("at", [4000, 4850, 5500, 6200, 6900, 7700, 8600, 9500])
+def test_declared_widths_are_those_of_a_narrow_line(at):
+    """One step of the fine spectrum seen in the 343 points: full width at half maximum against the survey's declaration."""
+    column = (DESIGN.flux @ DESIGN.response)[:, int(np.argmin(np.abs(DESIGN.wave - at)))]
+    fine = np.arange(at - 400, at + 400.5)
+    seen = np.interp(fine, gaia_xp.WAVE, column)
+    peak = int(np.argmax(seen))
+    below = np.flatnonzero(seen < seen[peak] / 2)
+    width = fine[below[below > peak][0]] - fine[below[below < peak][-1]]
+    assert at / gaia_xp.GAIA_XP.resolution(np.array([float(at)]))[0] == pytest.approx(width, rel=0.05)

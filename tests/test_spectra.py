@@ -300,6 +300,7 @@ def test_sets_of_one_kind_are_joined():
 
 @pytest.mark.parametrize(("change", "says"), [
     (lambda s: replace(s, provenance={**s.provenance, "label_scale": "MILES"}), "The labels are on different scales: MILES; library .Asplund et al. 2009"),
+    (lambda s: replace(s, provenance={"origin": "mine"}), "The labels are on different scales: library .Asplund et al. 2009.; not stated"),
     (lambda s: replace(s, medium="vacuum"), "medium is 'air' in one set and 'vacuum' in another"),
     (lambda s: replace(s, noise="estimated"), "noise is 'simulated' in one set and 'estimated' in another"),
     (lambda s: replace(s, wave=s.wave + 0.1), "different pixels or resolutions"),
