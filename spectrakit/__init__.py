@@ -11,10 +11,11 @@ from importlib import import_module
 
 _NAMES = {
     "SpectraSet": "spectra", "concatenate": "spectra", "simulate": "simulation", "catalogue": "population", "normalize": "continuum", "coverage": "continuum",
-    "read": "readers", "load_library": "library", "load_model": "models.foundation", "FoundationModel": "models.foundation", "adapt": "adaptation.fit",
-    "Placement": "adaptation.placements",
+    "degrade": "resolution",
+    "read": "readers", "load_library": "library", "load_model": "models.shipped", "FoundationModel": "models.foundation", "AlignedModel": "models.aligned",
+    "adapt": "adaptation.fit", "Placement": "adaptation.placements", "Pairs": "pairs", "simulate_pairs": "pairs",
 }
-_MODULES = ("metrics", "plots", "surveys", "experiments")
+_MODULES = ("metrics", "plots", "surveys", "experiments", "retrieval", "translation", "binaries")
 __all__ = [*_NAMES, *_MODULES]
 
 

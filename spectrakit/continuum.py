@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from numpy.polynomial.legendre import legvander
 
 from .errors import MismatchError, SpectrumError
+from .gaia_xp import relative
 from .resample import resample
 from .spectra import SpectraSet, to_vacuum
 from .surveys import COMMON, H_BAND, LRS_GRID
@@ -27,7 +28,8 @@ def normalize(stars: SpectraSet, recipe: str = "robust", grid: Float[np.ndarray,
 
     Parameters
     ----------
-    recipe : ``"robust"`` or ``"specclip"``, see ``robust_continuum`` and ``specclip_continuum``.
+    recipe : ``"robust"`` or ``"specclip"``, see ``robust_continuum`` and ``specclip_continuum``; for Gaia XP ``"550nm"``, which keeps the continuum
+        and the 343 points (``gaia_xp.relative``).
 
     Raises
     ------
@@ -39,8 +41,10 @@ def normalize(stars: SpectraSet, recipe: str = "robust", grid: Float[np.ndarray,
     """
     if stars.normalization != "none":
         raise MismatchError(f"These spectra are normalised already ({stars.normalization!r}); doing it twice changes every line. Start from the raw flux.")
+    if recipe == "550nm":
+        return relative(stars)
     if recipe not in RECIPES:
-        raise MismatchError(f"No recipe {recipe!r}; there are: {', '.join(RECIPES)}.")
+        raise MismatchError(f"No recipe {recipe!r}; there are: {', '.join(RECIPES)}, 550nm.")
     s = stars.to_vacuum()
     span = _span(grid)
     if s.wave[0] > span[0] + 2 or s.wave[-1] < span[1] - 2:

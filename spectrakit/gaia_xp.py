@@ -17,10 +17,12 @@ from jaxtyping import Float
 from scipy.interpolate import CubicSpline
 
 from .errors import MismatchError, SpectrumError
+from .spectra import SpectraSet
 from .surveys import GAIA_XP
 from .weights import load_tensors
 
 WAVE = GAIA_XP.wave
+AT_550 = 107                                           # the point at 550 nm
 N_BP = 55                                              # coefficients of BP, then as many of RP
 BANDS = ("G", "BP", "RP")
 ASSET = files("spectrakit") / "assets" / "gaia_xp_design.safetensors"
@@ -180,3 +182,23 @@ def observe(surface: Float[np.ndarray, "n n_pix"], wave: Float[np.ndarray, " n_p
     magnitudes = design.magnitudes(coeff)
     return {"coeff": coeff, "coeff_err": error, "flux": coeff @ design.flux.T, "ivar": 1 / (error**2 @ design.flux.T**2), "g": magnitudes[:, 0],
             "bp_rp": magnitudes[:, 1] - magnitudes[:, 2]}
+
+
+def relative(stars: SpectraSet) -> SpectraSet:
+    """Flux over its value at 550 nm (SpecCLIP's normalisation, Zhao et al. 2026, arXiv:2507.01939): brightness goes, colour and dust stay.
+
+    Raises
+    ------
+    MismatchError
+        Not the 343 points from 3360 to 10200 A.
+    SpectrumError
+        A spectrum without light at 550 nm: the division would turn it upside down.
+    """
+    if stars.wave.shape != WAVE.shape or not np.allclose(stars.wave, WAVE, rtol=0, atol=0.5):
+        raise MismatchError(f"{stars.wave.size} pixels over {stars.wave[0]:.0f}-{stars.wave[-1]:.0f} A; Gaia XP is 343 points from 3360 to 10200 A. "
+                            "Interpolate to gaia_xp.WAVE.")
+    at = np.where(stars.mask[:, AT_550], np.nan, stars.flux[:, AT_550])[:, None]
+    dark = ~(at > 0)[:, 0]
+    if dark.any():
+        raise SpectrumError(f"{dark.sum()} of {len(stars)} spectra have no positive flux at 550 nm (first: spectrum {dark.argmax()}); leave them out.")
+    return stars.with_flux(stars.wave, stars.flux / at, stars.ivar * at**2, stars.mask, stars.resolution, normalization="550nm", step="flux over flux at 550 nm")

@@ -143,18 +143,29 @@ class Library:
     def nearest(self, labels: Float[Tensor, " 5"]) -> Float[Tensor, " 5"]:
         """The allowed labels closest to these, where 1000 K, 1 dex of logg and feh, 0.5 dex of alpha_fe and c_fe count alike.
 
-        They lie 0.011 inside slanted borders, so that they stay allowed when rounded to 1 K and 0.01 dex, as ``check`` prints them.
+        They lie 0.011 inside slanted borders, so that they stay allowed when rounded to 1 K and 0.01 dex, as ``check`` prints them. Least-distance
+        programming as non-negative least squares (Lawson & Hanson 1974, Solving Least Squares Problems, chapter 23): exact, without a starting point.
+
+        Raises
+        ------
+        LabelError
+            A label is NaN or infinite, or so far away (1e9 K) that rounding leaves no answer.
         """
-        from scipy.optimize import minimize
-        unit = np.array([1000.0, 1, 1, 0.5, 0.5])
+        from scipy.optimize import nnls
+        unit, hull = np.array([1000.0, 1, 1, 0.5, 0.5]), self.hull.double().numpy()
         x0, low, high = labels.detach().double().numpy() / unit, *(self.box.double().numpy() / unit[:, None]).T
-        faces = np.zeros((len(self.hull) + 1, 6))
-        faces[:-1, :3], faces[:-1, 5] = self.hull[:, :3], self.hull[:, 3]
-        faces[-1, 3:] = -0.5, 0.5, -self.c_over_alpha
-        inside = {"type": "ineq", "fun": lambda x: -(faces[:, :5] @ x + faces[:, 5]) - 0.011, "jac": lambda x: -faces[:, :5]}
-        found = minimize(lambda x: ((x - x0) ** 2).sum(), np.clip(x0, low, high), jac=lambda x: 2 * (x - x0), bounds=list(zip(low, high, strict=True)),
-                         constraints=[inside], method="SLSQP", options={"maxiter": 200})
-        return torch.as_tensor(found.x * unit).to(labels)
+        if not np.isfinite(x0).all():
+            raise LabelError("A label is NaN or infinite; no allowed labels are nearest to it.")
+        walls = np.concatenate([np.pad(hull[:, :3], ((0, 0), (0, 2))), [[0, 0, 0, -0.5, 0.5]], -np.eye(5), np.eye(5)])
+        beyond = walls @ x0 + np.concatenate([hull[:, 3] + 0.011, [0.011 - self.c_over_alpha], low, -high])
+        system, last = np.vstack([-walls.T, beyond]), np.eye(6)[5]
+        rest = last - system @ nnls(system, last)[0]
+        with np.errstate(divide="ignore", invalid="ignore"):                       # where nothing is allowed, or rounding has eaten it: not inside, below
+            found = torch.as_tensor((x0 - rest[:5] / rest[5]) * unit)
+        if not self.contains(found[None])[0]:
+            raise LabelError(f"No allowed labels were found near {_text(labels)}; expected K and dex. Check the units, and whether columns are in the order "
+                             f"{', '.join(LABELS)}.")
+        return found.to(labels)
 
     def require(self, sha256: str, what: str) -> None:
         """Raise ``MismatchError`` unless ``what`` was made with this very library."""

@@ -13,14 +13,15 @@ from astropy import units as u
 
 from .errors import DataFileError
 from .spectra import FRAMES, LABEL_UNITS, MEDIA
+from .surveys import SURVEYS
 
 MANIFEST = {"name": str, "title": str, "what": str, "home": str, "licence": str, "citation": list, "origin": list, "files": list,
             "wave_unit": str, "medium": str, "frame": str, "resolution": dict, "noise": dict, "scale": str, "labels": dict}
 ORIGIN = {"repository": str, "commit": str, "path": str, "licence": str}
 FILE = {"file": str, "role": str, "bytes": int, "sha256": str}
 LABEL = {"source": str, "unit": str, "column": str, "file": str, "missing": (int, float)}
-RESOLUTION = {"fwhm": (int, float), "power": (int, float)}
-NOISE = {"kind": str, "flags": str, "correlation": (int, float), "floor": (int, float)}
+RESOLUTION = {"fwhm": (int, float), "power": (int, float), "survey": str}
+NOISE = {"kind": str, "flags": str, "error": str, "correlation": (int, float), "floor": (int, float)}
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def _check_numbers(content: dict, where: str) -> None:
     resolution, noise, unit = content["resolution"], content["noise"], _unit(content["wave_unit"], where, "wave_unit")
     _require(unit.physical_type == "length", where, "wave_unit", "a unit of length", content["wave_unit"])
     _keys(resolution, RESOLUTION, set(), where, "resolution.")
-    _require(len(resolution) == 1 and min(resolution.values()) > 0, where, "resolution", "one positive number: fwhm (Angstrom) or power", resolution)
+    sound = len(resolution) == 1 and all(value in SURVEYS if key == "survey" else value > 0 for key, value in resolution.items())
+    _require(sound, where, "resolution", "one positive number: fwhm (Angstrom) or power; or survey, as declared in surveys.py", resolution)
     _keys(noise, NOISE, {"kind", "correlation", "floor"} if noise.get("kind") == "estimated" else {"kind"}, where, "noise.")
     _require(noise["kind"] in ("measured", "estimated"), where, "noise.kind", "'measured' or 'estimated'", noise["kind"])
 

@@ -147,6 +147,12 @@ def catalogue(name: str, n: int, seed: int, library: Library | None = None) -> T
     return table
 
 
+def main_sequence(teff: Float[np.ndarray, " n"], feh: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """logg of unevolved dwarfs, (n,): the zero-age line of the populations here."""
+    x = (teff - 4500.0) / 1000.0
+    return 4.63 - 0.05 * x - 0.05 * x**2 - 0.05 * np.maximum(feh, -2.0)
+
+
 def at_edge(labels: Float[np.ndarray, "n 5"], library: Library) -> np.ndarray:
     """Boolean (n,): the library ends within 100 K on the cool side or within 0.2 dex on the low-gravity side of these stars."""
     edge = np.zeros(len(labels), bool)
@@ -193,9 +199,8 @@ def _sequences(p: Population, component, feh, rng) -> tuple[np.ndarray, np.ndarr
     spread = np.abs(rng.standard_normal(n))
     dwarf = np.where(rng.random(n) < cool / (cool + hot), peak - cool * spread, peak + hot * spread)
     dwarf = np.minimum(dwarf, turn_off - 150.0 * np.abs(rng.standard_normal(n)))
-    x = (dwarf - 4500.0) / 1000.0
-    evolved = np.abs(rng.standard_normal(n)) * p.evolved * np.clip(x - 0.3, 0.0, 0.8) / 0.8
-    dwarf_logg = 4.63 - 0.05 * x - 0.05 * x**2 - 0.05 * z - evolved + 0.03 * rng.standard_normal(n)
+    evolved = np.abs(rng.standard_normal(n)) * p.evolved * np.clip((dwarf - 4500.0) / 1000.0 - 0.3, 0.0, 0.8) / 0.8
+    dwarf_logg = main_sequence(dwarf, feh) - evolved + 0.03 * rng.standard_normal(n)
     along = rng.random(n)
     subgiant = (1 - along) * np.minimum(turn_off, 6300.0) + along * (5050.0 - 190.0 * z)
     subgiant_logg = 4.05 - 0.45 * along + 0.12 * rng.standard_normal(n)

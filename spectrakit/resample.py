@@ -41,23 +41,32 @@ def resample(
     SpectrumError
         ``new_wave`` holds NaN, or has neither one row nor as many rows as there are spectra.
     """
-    if not np.isfinite(new_wave).all():
-        raise SpectrumError("new_wave holds NaN or infinite wavelengths; expected finite Angstrom: check the velocity or grid it was made from.")
-    if new_wave.ndim != 1 and len(new_wave) != len(flux):
-        raise SpectrumError(f"new_wave has shape {new_wave.shape} for {len(flux)} spectra; give (n_new,) for all, or one row a spectrum.")
+    _check_grid(new_wave, len(flux))
     left, t, outside = _place(wave, new_wave)
     pixels = np.clip(np.stack([left - 1, left, left + 1, left + 2]), 0, wave.size - 1)
     inner = (t > 0) & (t < 1) & (left > 0) & (left < wave.size - 2)
     shape = (len(flux), new_wave.shape[-1])
     pixels, cubic = (np.broadcast_to(a if a.ndim == 3 else a[:, None], (4, *shape)) for a in (pixels, _cubic(wave, pixels, left, t)))
+    return _combine(np.where(mask, 0, flux), np.where(mask, 0, ivar), mask, pixels, cubic, t, inner, np.broadcast_to(outside, shape))
+
+
+def _check_grid(new_wave, n: int) -> None:
+    if not np.isfinite(new_wave).all():
+        raise SpectrumError("new_wave holds NaN or infinite wavelengths; expected finite Angstrom: check the velocity or grid it was made from.")
+    if new_wave.ndim != 1 and len(new_wave) != n:
+        raise SpectrumError(f"new_wave has shape {new_wave.shape} for {n} spectra; give (n_new,) for all, or one row a spectrum.")
+
+
+def _combine(flux, ivar, mask, pixels, cubic, t, inner, outside):
+    """Flux, ivar and mask of the weighted pixels: ``cubic`` where all four are usable and it is an ``inner`` one, straight between two elsewhere."""
+    new_flux, variance, new_mask = np.zeros(outside.shape), np.zeros(outside.shape), outside.copy()
     with np.errstate(divide="ignore", over="ignore"):  # ivar = 0 is an infinite variance, and 1 / inf = 0 at the end
-        sigma2 = 1 / np.where(mask, 0, ivar)
+        sigma2 = 1 / ivar
         good = np.isfinite(np.take_along_axis(sigma2, pixels[0], axis=1)) & np.isfinite(np.take_along_axis(sigma2, pixels[3], axis=1)) & inner
-        new_flux, variance, new_mask = np.zeros(shape), np.zeros(shape), np.broadcast_to(outside, shape).copy()
         for pixel, curve, line in zip(pixels, cubic, (0, 1 - t, t, 0), strict=True):
-            weight, new = np.where(good, curve, line), np.take_along_axis(np.where(mask, 0, flux), pixel, axis=1)
+            weight = np.where(good, curve, line)
             new_mask |= (line > 0) & np.take_along_axis(mask, pixel, axis=1)
-            new_flux += weight * new
+            new_flux += weight * np.take_along_axis(flux, pixel, axis=1)
             variance += weight**2 * np.where(weight == 0, 0, np.take_along_axis(sigma2, pixel, axis=1))
         return np.where(new_mask, 0, new_flux), np.where(new_mask, 0, 1 / variance), new_mask
 

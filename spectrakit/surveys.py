@@ -125,14 +125,16 @@ PRETRAINING = replace(
 SURVEYS = {survey.name: survey for survey in (LAMOST, MILES, STELIB, DESI, DESI_FULL, APOGEE, GAIA_XP, PRETRAINING)}
 
 
-def get_survey(name: str) -> Survey:
-    """The declaration of a survey.
+def get_survey(survey: str | Survey) -> Survey:
+    """A survey by name, or a declaration of one's own as it is.
 
     Raises
     ------
     MismatchError
         The name is unknown; the message lists the known ones.
     """
-    if name not in SURVEYS:
-        raise MismatchError(f"No survey {name!r}; declared are: {', '.join(SURVEYS)}. A new one is one entry in spectrakit/surveys.py.")
-    return SURVEYS[name]
+    if isinstance(survey, Survey):
+        return survey
+    if survey not in SURVEYS:
+        raise MismatchError(f"No survey {survey!r}; declared are: {', '.join(SURVEYS)}. One of your own: Survey(name, ...), or replace(surveys.LAMOST, ...).")
+    return SURVEYS[survey]

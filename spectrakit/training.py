@@ -10,10 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from .errors import MismatchError
+from .models.alignment import BatchNorm, n_processes
+from .models.foundation import check_names
 from .weights import load_tensors, save_tensors
 
 
@@ -31,48 +35,41 @@ class TrainConfig:
     save_every: int = 250
 
 
-def train(model: nn.Module, loss: Callable[..., Tensor], batches: Callable[[int], tuple], config: TrainConfig, folder: Path, name: str) -> None:
-    """Minimise ``loss(model, *batches(step))`` in place, logging to ``folder/name.csv``; started again, it goes on where it was stopped.
+def train(module: nn.Module, batches: Callable[[int], tuple[Tensor, ...]], config: TrainConfig, folder: Path, name: str) -> None:
+    """Minimise ``module(*batches(step))`` in place, a scalar or a dict of scalars to be added up; logged to ``folder/name.csv``.
 
-    A batch depends on its step alone and dropout is seeded by the step, so an interrupted and resumed run equals an uninterrupted one bit for
-    bit on the same machine. Batches are made in full precision, outside the autocast region: a spectrum rounded to bf16 is another spectrum.
+    Started again, it goes on where it was stopped. A batch depends on its step alone and dropout is seeded by the step, so an interrupted and
+    resumed run equals an uninterrupted one bit for bit on the same machine. Batches are made in full precision, outside the autocast region.
+
+    ``batches(step)`` is the whole batch on each of several processes; process r of R takes the rows r, r + R, ... of every part. Their mean
+    gradient is that of one process, if a loss is a mean over rows or ``global_mean``; so are statistics of BatchNorm. Dropout is drawn by each
+    process for itself. Every parameter that asks for a gradient must get one in each step. All processes read and one writes ``folder``.
 
     Raises
     ------
     MismatchError
-        The checkpoint in ``folder`` belongs to other settings.
+        The checkpoint in ``folder`` belongs to other settings or another module, or a batch cannot be shared equally.
     FloatingPointError
         The loss or its gradient is no longer finite; the last checkpoint is kept.
     """
     from accelerate import Accelerator
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-    checkpoint, first = folder / f"{name}.safetensors", 0
-    if checkpoint.is_file():
-        first = _resume(checkpoint, model, optimizer, config)
-    wrapped, optimizer = accelerator.prepare(model, optimizer)
-    wrapped.train()
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
+    optimizer, first = _start(module.to(accelerator.device), config, checkpoint := folder / f"{name}.safetensors")
+    if first >= config.steps:
+        return
+    wrapped, optimizer = accelerator.prepare(_share_statistics(module).train(), optimizer)
     log = _Log(folder / f"{name}.csv", first) if accelerator.is_main_process else None
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=name, mininterval=10, disable=not accelerator.is_local_main_process)
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        batch = [part.to(accelerator.device) for part in batches(step)]
-        with torch.random.fork_rng(devices=[]), torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            torch.manual_seed(config.seed * 1_000_003 + step)
-            value = loss(wrapped, *batch)
-        accelerator.backward(value)
-        norm = accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
-        if not (torch.isfinite(value) and torch.isfinite(norm)):
-            raise FloatingPointError(f"{name}: the loss is {value.item()}, its gradient {norm.item()} at step {step}; the checkpoint {checkpoint.name} is older. "
+        values, norm = _step(wrapped, optimizer, batches(step), config, step, accelerator)
+        if not math.isfinite(sum(values.values()) + norm):
+            raise FloatingPointError(f"{name}: the loss is {values['loss']}, its gradient {norm} at step {step}; the checkpoint {checkpoint.name} is older. "
                                      "Lower lr, start again.")
         optimizer.step()
-        optimizer.zero_grad()
         if log is not None:
-            log.write(step, value.item(), learning_rate(config, step))
-            bar.set_postfix(loss=f"{log.smooth:.4f}", refresh=False)
+            bar.set_postfix(log.write(step, values, learning_rate(config, step)), refresh=False)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                _save(checkpoint, accelerator.unwrap_model(wrapped), optimizer, config, step + 1)
+                _save(checkpoint, module, optimizer, config, step + 1)
     accelerator.wait_for_everyone()                                    # none leaves while another still writes
 
 
@@ -83,42 +80,93 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup)))
 
 
+def global_mean(values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Mean over the values of all processes, of which each may have another number, as a loss that ``train`` can average over processes.
+
+    Where counts differ the mean of means is not the mean: here each process divides its sum by its share of the count of all.
+    """
+    if n_processes() == 1:
+        return values.mean()
+    count = torch.tensor(values.numel(), device=values.device)
+    dist.all_reduce(count)
+    return values.sum() * n_processes() / count
+
+
+def _step(wrapped: nn.Module, optimizer, batch, config: TrainConfig, step: int, accelerator) -> tuple[dict[str, float], float]:
+    """Gradients of one step; the loss and its terms, means over the processes, and the norm of the gradient before it is clipped."""
+    n, rank, device = accelerator.num_processes, accelerator.process_index, accelerator.device
+    if odd := [len(part) for part in batch if len(part) % n]:
+        raise MismatchError(f"{n} processes cannot share {odd[0]} rows of a batch equally; let every part of it have a multiple of {n} rows.")
+    share = [part[rank::n].to(device) for part in batch]              # not in one piece: a shorter part may be of the first rows of a longer one
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(config, step)
+    optimizer.zero_grad()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        torch.manual_seed((config.seed * 1_000_003 + step) * n + rank)
+        terms = wrapped(*share)
+    loss, terms = (sum(terms.values()), terms) if isinstance(terms, dict) else (terms, {})
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(wrapped.parameters(), 1.0)
+    values = accelerator.reduce(torch.stack([loss, *terms.values()]).detach(), "mean").tolist()
+    return dict(zip(("loss", *terms), values, strict=True)), norm.item()
+
+
+def _share_statistics(module: nn.Module) -> nn.Module:
+    """Statistics of BatchNorm over all processes: of a share they would be those of another, smaller batch. With one process nothing changes."""
+    for layer in module.modules():
+        if n_processes() > 1 and isinstance(layer, nn.BatchNorm1d):
+            layer.__class__ = BatchNorm                               # same weights, same buffers, same names
+    return module
+
+
 class _Log:
-    """step, loss, learning rate; rows after the checkpoint that is resumed are dropped."""
+    """step, loss, learning rate, terms of the loss; rows after the checkpoint that is resumed are dropped."""
 
     def __init__(self, path: Path, first: int):
-        path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text().splitlines() if path.is_file() else []
-        kept = [row for row in csv.reader(lines) if row and row[0].isdigit() and int(row[0]) < first]
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as f:
-            csv.writer(f).writerows([["step", "loss", "lr"], *kept])
-        os.replace(temporary, path)
-        self.path, self.smooth = path, float(kept[-1][1]) if kept else math.nan
+        self.kept = [row for row in csv.reader(lines) if row and row[0].isdigit() and int(row[0]) < first]
+        self.path, self.smooth = path, {}
 
-    def write(self, step: int, loss: float, lr: float) -> None:
-        self.smooth = loss if math.isnan(self.smooth) else 0.98 * self.smooth + 0.02 * loss
+    def write(self, step: int, values: dict[str, float], lr: float) -> dict[str, str]:
+        """Add a row; returns running means as one reads them."""
+        loss, *terms = values.values()
+        if not self.smooth:
+            self._begin(["step", "loss", "lr", *list(values)[1:]])
         with self.path.open("a", newline="") as f:
-            csv.writer(f).writerow([step, f"{loss:.6f}", f"{lr:.3e}"])
+            csv.writer(f).writerow([step, f"{loss:.6f}", f"{lr:.3e}", *(f"{term:.6f}" for term in terms)])
+        self.smooth = {k: 0.98 * self.smooth.get(k, v) + 0.02 * v for k, v in values.items()}
+        return {k: f"{v:.4f}" for k, v in self.smooth.items()}
+
+    def _begin(self, header: list[str]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as f:
+            csv.writer(f).writerows([header, *self.kept])
+        os.replace(temporary, self.path)
 
 
-def _save(path: Path, model: nn.Module, optimizer, config: TrainConfig, step: int) -> None:
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()}
+def _save(path: Path, module: nn.Module, optimizer, config: TrainConfig, step: int) -> None:
+    tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
     save_tensors(path, tensors, {"step": step, "config": asdict(config)})
 
 
-def _resume(path: Path, model: nn.Module, optimizer, config: TrainConfig) -> int:
+def _start(module: nn.Module, config: TrainConfig, path: Path) -> tuple[torch.optim.Optimizer, int]:
+    """The optimiser and the first step: those of the checkpoint, whose weights are loaded, where there is one."""
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+    if not path.is_file():
+        return optimizer, 0
     tensors, meta = load_tensors(path)
     saved = TrainConfig(**{**meta["config"], "betas": tuple(meta["config"]["betas"])})
     if saved != config:
         raise MismatchError(f"{path.name} was made with other settings ({saved}); remove it to start afresh, or go back to them.")
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    state = optimizer.state_dict()
+    weights, state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, optimizer.state_dict()
+    check_names(module.state_dict(), weights)
+    module.load_state_dict(weights)
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, i, name = key.split(".")
             state["state"].setdefault(int(i), {})[name] = value
     optimizer.load_state_dict(state)
-    return meta["step"]
+    return optimizer, meta["step"]

@@ -11,7 +11,7 @@ from scipy.interpolate import make_interp_spline
 
 from spectrakit.continuum import RECIPES, coverage, fill_masked, normalize, require_normalized
 from spectrakit.errors import MismatchError, SpectrumError
-from spectrakit.models.foundation import load_model
+from spectrakit.models.shipped import load_model
 from spectrakit.simulation import simulate
 from spectrakit.spectra import SpectraSet, label_table, to_vacuum
 from spectrakit.surveys import APOGEE, COMMON, LRS_GRID
@@ -260,7 +260,7 @@ def test_normalising_twice():
 
 
 def test_unknown_recipe():
-    with pytest.raises(MismatchError, match="No recipe 'spline'; there are: robust, specclip."):
+    with pytest.raises(MismatchError, match="No recipe 'spline'; there are: robust, specclip, 550nm."):
         normalize(LAMOST, "spline")
 
 

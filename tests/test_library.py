@@ -11,6 +11,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load
+from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 
 import spectrakit
@@ -90,7 +91,7 @@ def test_gradient_is_the_finite_difference(labels, what):
 
 def test_gradient_at_a_node_is_finite():
     """The derivative of a distance is 0 / 0 there, unless it is written with care."""
-    node = (LIBRARY.tensors["nodes"][7] * torch.tensor(SCALE) + torch.tensor(CENTRE))
+    node = LIBRARY.tensors["nodes"][7] * torch.tensor(SCALE) + torch.tensor(CENTRE)
     node[0] = 5040 / node[0]
     labels = node[None].clone().requires_grad_()
     LIBRARY.flux_unchecked(labels).sum().backward()
@@ -102,8 +103,7 @@ def test_stars_do_not_see_each_other_and_flux_is_a_fraction():
     alone = torch.cat([LIBRARY.flux(tensor(row)) for row in POOL[:40]])
     torch.testing.assert_close(together, alone, rtol=0, atol=2e-5)
     every = LIBRARY.flux(tensor(*POOL[:1000]))
-    assert (every > 0).all()
-    assert (every <= 1).all()
+    assert ((every > 0) & (every <= 1)).all()
     assert (LIBRARY.continuum(tensor(*POOL[:1000])) > 0).all()
 
 
@@ -232,6 +232,29 @@ def test_nearest_labels_are_allowed_as_printed_and_none_is_nearer(labels):
     np.testing.assert_allclose(LIBRARY.nearest(tensor(nearest)[0]).numpy() / unit, nearest / unit, atol=1e-3)
 
 
+def test_nearest_labels_are_what_a_general_optimiser_finds():
+    """Sequential least squares from several starts, the best of them that is allowed; where it fails, it is no referee."""
+    unit, rng = np.array([1000, 1, 1, 0.5, 0.5]), np.random.default_rng(0)
+    hull, (low, high) = LIBRARY.hull.double().numpy(), LIBRARY.box.double().numpy().T / unit
+    room = lambda x: -np.append(hull[:, :3] @ x[:3] + hull[:, 3], (x[4] - x[3]) / 2 - LIBRARY.c_over_alpha) - 0.011          # noqa: E731
+    for _ in range(40):
+        x0 = rng.uniform([2500, -1, -7, -1.5, -2], [9500, 7, 2, 1.5, 2]) / unit
+        runs = (minimize(lambda x, x0=x0: ((x - x0) ** 2).sum(), np.clip(start / unit, low, high), bounds=list(zip(low, high, strict=True)), method="SLSQP",
+                         constraints=[{"type": "ineq", "fun": room}]) for start in (x0 * unit, SUN, GIANT))
+        best = min((run for run in runs if run.success), key=lambda run: run.fun)
+        np.testing.assert_allclose(LIBRARY.nearest(torch.as_tensor(x0 * unit)).numpy() / unit, best.x, atol=2e-3)
+
+
+@pytest.mark.parametrize(("library", "teff", "says"), [
+    (LIBRARY, np.nan, "A label is NaN or infinite; no allowed labels are nearest to it."),
+    (LIBRARY, 5.777e12, "No allowed labels were found near teff = 5777000000000 K, .*; expected K and dex. Check the units"),
+    (replace(LIBRARY, box=LIBRARY.box.flip(1)), 5777.0, "No allowed labels were found near teff = 5777 K"),
+], ids=["no number", "far away", "no inside"])
+def test_nearest_labels_that_cannot_be_found_are_no_labels(library, teff, says):
+    with pytest.raises(LabelError, match=says):
+        library.nearest(tensor([teff, *SUN[1:]])[0])
+
+
 @pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", range(5))
 def test_labels_that_are_no_number_are_refused(junk, column):
@@ -257,12 +280,11 @@ def test_truncated_library_is_refused(tmp_path):
 
 
 def test_library_is_small_even_and_wide_enough():
-    assert ASSET.stat().st_size <= 5_000_000
+    assert ASSET.stat().st_size <= 5_000_000 and load_library() is load_library()
     wave = LIBRARY.wave.numpy()
     np.testing.assert_allclose(np.diff(np.log(wave)), 1e-4, rtol=1e-9)
     assert wave[0] < 3955 < 5645 < wave[-1]
     assert re.fullmatch("[0-9a-f]{64}", LIBRARY.sha256)
-    assert load_library() is load_library()
 
 
 def test_no_pickle_in_assets_nor_in_the_code_that_reads_them():

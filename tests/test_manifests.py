@@ -27,7 +27,7 @@ def test_a_manifest_is_found_when_the_package_is_installed(tmp_path, monkeypatch
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(DataFileError, match="No manifest named 'mils'; expected one of lamost_lrs, miles, stelib. A new set is one more file"):
+    with pytest.raises(DataFileError, match="No manifest named 'mils'; expected one of gaia_xp, lamost_lrs, miles, stelib. A new set is one more file"):
         manifests.load("mils")
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.interpolate import make_interp_spline
 
 from spectrakit import simulation as module
-from spectrakit.errors import LabelError, MismatchError
+from spectrakit.continuum import normalize
+from spectrakit.errors import LabelError, MismatchError, SpectrumError
 from spectrakit.library import LABELS, load_library
 from spectrakit.line_spread import FWHM, broaden, sample, spread
 from spectrakit.simulation import observe, simulate
@@ -315,3 +316,19 @@ def test_two_surveys_see_the_same_stars():
     assert second.survey == "apogee"
     with pytest.raises(LabelError, match="The table of labels has 6 rows and lacks c_fe; expected 6 rows with teff"):
         simulate("apogee", 6, seed=1, labels=first.labels["teff", "logg", "feh", "alpha_fe", "snr", "star"])
+
+
+def test_strength_may_differ_from_star_to_star():
+    sun = np.tile([5777.0, 4.44, 0, 0, 0], (400, 1))
+    mixed = simulate("pretraining", 400, seed=1, labels=sun, strength=np.repeat([0.0, 1.0], 200))
+    flux = normalize(mixed).flux
+    calm, rough = flux[:200].std(0), flux[200:].std(0)
+    assert np.median(rough / calm) > 1.5
+    np.testing.assert_array_equal(simulate("miles", 5, seed=3, strength=np.full(5, 0.5)).flux, simulate("miles", 5, seed=3, strength=0.5).flux)
+    assert mixed.provenance["strength"] == [0, 1]
+
+
+@pytest.mark.parametrize("strength", [-0.1, np.ones(3)])
+def test_strength_that_means_nothing(strength):
+    with pytest.raises(SpectrumError, match=r"strength has shape \(\d,\) and a least value of .*for all or each of 5 stars"):
+        simulate("miles", 5, seed=3, strength=strength)

@@ -107,5 +107,5 @@ def test_declarations_cannot_be_changed_and_unknown_ones_are_refused():
     with pytest.raises(AttributeError):
         MILES.medium = "vacuum"
     assert get_survey("miles") is MILES
-    with pytest.raises(MismatchError, match=r"No survey 'sdss'; declared are: lamost_lrs, miles, .*one entry in spectrakit/surveys.py."):
+    with pytest.raises(MismatchError, match=r"No survey 'sdss'; declared are: lamost_lrs, miles, .*One of your own: Survey\(name, \.\.\.\)"):
         get_survey("sdss")

@@ -90,18 +90,12 @@ def adapt(model: FoundationModel, train: SpectraSet, *, label: str, placement: S
     network = LabelNetwork(deepcopy(model.encoder), deepcopy(model.heads[label]))
     network = insert(network, placement, seed)
     data = _Data.of(model, train, validation, label)
-    fixed = not any("encoder" in name for name in trainable(network))
-    if fixed:
+    if _fixed(network):
         data = data.embedded(label_network(network))
-    start = {k: v.detach().clone() for k, v in trainable(network).items()}
-    rng = np.random.default_rng(seed)
-    folds = _folds(train, rng)
+    folds = _folds(train, np.random.default_rng(seed))
     lr = lr / 5 if placement == (FULL,) else lr
-    members = []
-    with one_thread() if fixed else nullcontext(), tqdm(total=N_MEMBERS * steps, desc="+".join(map(str, placement)), disable=not progress, mininterval=1) as bar:
-        for k in range(N_MEMBERS):
-            _load(network, start)
-            members.append(_train_member(network, data, np.flatnonzero(folds != k), steps, lr, seed * N_MEMBERS + k, bar))
+    with tqdm(total=N_MEMBERS * steps, desc="+".join(map(str, placement)), disable=not progress, mininterval=1) as bar:
+        members = _train_members(network, data, folds, steps, lr, seed, bar)
     check, history, sigma = _choose(members, data, folds)
     states = [states[check] for states, _ in members]
     return Fit(model, label, placement, network, states, sigma, check * steps // N_CHECKS, len(train) + data.n_valid, history)
@@ -127,6 +121,21 @@ class _Data:
         with torch.no_grad():
             parts = [network.encoder(*rows) for rows in zip(*(t.split(256) for t in self.inputs), strict=True)]
         return _Data((torch.cat(parts),), self.y, self.n_valid)
+
+
+def _fixed(network) -> bool:
+    """The encoder is left as it is: then it has to see each star once only."""
+    return not any("encoder" in name for name in trainable(network))
+
+
+def _train_members(network, data: _Data, folds, steps: int, lr: float, seed: int, bar):
+    """``_train_member`` for each fold, all from the same weights."""
+    start, members = _copy(network), []
+    with one_thread() if _fixed(network) else nullcontext():
+        for k in range(N_MEMBERS):
+            _load(network, start)
+            members.append(_train_member(network, data, np.flatnonzero(folds != k), steps, lr, seed * N_MEMBERS + k, bar))
+    return members
 
 
 def _train_member(network, data: _Data, rows, steps: int, lr: float, seed: int, bar):

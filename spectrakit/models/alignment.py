@@ -109,14 +109,14 @@ class BatchNorm(nn.BatchNorm1d):
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         if not self.training or n_processes() == 1:
             return super().forward(x)
-        n = len(x) * n_processes()
+        kind, x, n = x.dtype, x.to(torch.promote_types(x.dtype, torch.float32)), len(x) * n_processes()     # statistics of bf16 numbers are not bf16
         mean = _Total.apply(x.sum(0)) / n
         variance = _Total.apply((x - mean).square().sum(0)) / n
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * n / (n - 1), self.momentum)
             self.num_batches_tracked += 1
-        return (x - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
+        return ((x - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias).to(kind)
 
 
 class Decoder(nn.Module):
@@ -223,7 +223,7 @@ class Alignment(nn.Module):
 
     def features(self, m: str, flux: Float[Tensor, "n n_pix"], mask: Bool[Tensor, "n n_pix"] | None = None) -> tuple[Tensor | None, ...]:
         """What the heads of ``"lrs"`` (tokens, hidden tokens or None) or ``"xp"`` (latent) read."""
-        if m == "xp":
+        if m == "xp":                                                            # that encoder has no mask
             return (self.xp.encode(flux),)
         hidden = None if mask is None else self.lrs.masked_tokens(mask)
         return self.lrs.encode(self.lrs.tokenize(flux), hidden), hidden
@@ -232,9 +232,9 @@ class Alignment(nn.Module):
         """The shared embedding of spectra of ``"lrs"`` or ``"xp"``, in which cosines are compared; ``mask`` (LRS) hides windows."""
         return self.shared[m](*self.features(m, flux, mask))
 
-    def predict(self, m: str, flux: Float[Tensor, "n n_pix"]) -> Float[Tensor, "n n_other"]:
+    def predict(self, m: str, flux: Float[Tensor, "n n_pix"], mask: Bool[Tensor, "n n_pix"] | None = None) -> Float[Tensor, "n n_other"]:
         """The flux in the other survey, predicted from a spectrum of ``"lrs"`` or ``"xp"``."""
-        return self._flux(OTHER[m], self.predictors[OTHER[m]](self.embed(m, flux)))
+        return self._flux(OTHER[m], self.predictors[OTHER[m]](self.embed(m, flux, mask)))
 
     def reconstruct(self, m: str, flux: Float[Tensor, "n n_pix"]) -> Float[Tensor, "n n_pix"]:
         """The flux itself, back from its embedding; with ``standardized`` LRS less its mean over its standard deviation."""

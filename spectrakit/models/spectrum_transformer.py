@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ..errors import SpectrumError
+from ..errors import MismatchError, SpectrumError
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,14 @@ class Attention(nn.Module):
         n, n_tok, d_model = x.shape
         heads = lambda t: t.view(n, n_tok, self.n_head, -1).transpose(1, 2)      # (n, n_head, n_tok, d_head)        # noqa: E731
         q, (k, v) = heads(self.q(x)), (heads(t) for t in self.kv(x).chunk(2, dim=-1))
-        if not return_weights:
-            y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-            return self.out(y.transpose(1, 2).reshape(n, n_tok, d_model)), None
-        weights = (q @ k.transpose(-2, -1) * self.scale).softmax(-1)             # (n, n_head, n_tok, n_tok)
-        return self.out((weights @ v).transpose(1, 2).reshape(n, n_tok, d_model)), weights
+        slow = q.dtype == torch.bfloat16 and q.device.type == "cpu"              # torch's fused kernel is, 4 times: benchmarks/throughput.py
+        if return_weights or slow:
+            with torch.autocast(q.device.type, enabled=False):                   # the softmax stays in bf16 too
+                weights = (self.scale * q @ k.transpose(-2, -1)).softmax(-1)     # (n, n_head, n_tok, n_tok)
+                y = weights @ v
+        else:
+            weights, y = None, F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return self.out(y.transpose(1, 2).reshape(n, n_tok, d_model)), weights if return_weights else None
 
 
 class Block(nn.Module):
@@ -197,12 +200,20 @@ class SpectrumTransformer(nn.Module):
 
         With ``published_chunks`` the parts are rounded down to one length and the last start in each is left out, as in the released code: at its
         sizes tokens 23, 47, 71, 72, 96, 120, 144 and 145 are never hidden.
+
+        Raises
+        ------
+        MismatchError
+            A chunk is longer than a part.
         """
         c = self.config
         edges = torch.arange(c.n_chunks + 1) * c.n_tok // c.n_chunks
         room = edges.diff() - c.chunk + 1                                        # possible starts, counted from the part's edge
         if c.published_chunks:
             room = torch.full_like(room, c.n_tok // c.n_chunks - c.chunk)
+        if (room < 1).any():
+            raise MismatchError(f"A chunk of {c.chunk} tokens has no place in a part of {int(edges.diff().min())}: there are {c.n_tok} tokens in {c.n_chunks} parts"
+                                f"{', and the published starts need a part one token longer' if c.published_chunks else ''}. Hide fewer or shorter chunks.")
         first = edges[:-1] + (torch.rand(n, c.n_chunks, generator=generator) * room).long()
         hidden = torch.zeros(n, c.n_tok, dtype=torch.bool)
         return hidden.scatter_(1, (first[..., None] + torch.arange(c.chunk)).flatten(1), True)
@@ -215,10 +226,23 @@ class SpectrumTransformer(nn.Module):
         return (shown > 0)[:, self.pixels]
 
     def masked_loss(self, flux: Float[Tensor, "n n_pix"], hidden: Bool[Tensor, "n n_tok"]) -> Float[Tensor, ""]:
-        """Mean squared error of the restored numbers that differ from the zeros shown in their place (SpecCLIP's definition)."""
+        """Mean of the ``masked_errors``."""
+        return self.masked_errors(flux, hidden).mean()
+
+    def masked_errors(self, flux: Float[Tensor, "n n_pix"], hidden: Bool[Tensor, "n n_tok"]) -> Float[Tensor, " n_counted"]:
+        """Squared errors of the restored numbers that differ from the zeros shown in their place (SpecCLIP's definition).
+
+        Raises
+        ------
+        SpectrumError
+            There are none, so that their mean would be 0 / 0.
+        """
         tokens = self.tokenize(flux)
         restored = self.restore(self.encode(tokens, hidden))
         counted = hidden[..., None] & (tokens != 0)
         if not self.config.leak:
             counted[:, 1:, self.config.n_statistics:] &= ~self.copyable(hidden)
-        return (restored.float() - tokens)[counted].square().mean()
+        if not counted.any():
+            raise SpectrumError(f"Nothing that counts is hidden: {int(hidden.sum())} of {hidden.numel()} tokens are, and every number in them is zero or shown by a "
+                                "visible window too. Hide more tokens (draw_chunks).")
+        return (restored - tokens)[counted].square()

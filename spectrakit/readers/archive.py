@@ -14,6 +14,7 @@ from astropy.table import Table
 from ..errors import DataFileError
 from ..manifests import Manifest
 from ..spectra import SpectraSet, label_table
+from ..surveys import get_survey
 from . import local
 from .noise import estimate_ivar
 
@@ -34,10 +35,16 @@ def read(manifest: Manifest) -> SpectraSet:
     ivar, mask = _noise(arrays, flux, manifest)
     wave = (_array(arrays, "wave", manifest).astype("f8") * u.Unit(manifest.wave_unit)).to_value(u.AA)
     labels, notes = _labels(arrays, manifest)
-    resolution = wave / manifest.resolution["fwhm"] if "fwhm" in manifest.resolution else np.full(wave.size, float(manifest.resolution["power"]))
     provenance = {"origin": manifest.title, "manifest": manifest.name, "sha256": manifest.file("spectra")["sha256"], "label_scale": manifest.scale, "history": notes}
     return SpectraSet(wave=wave, flux=np.where(mask, 0, flux), ivar=ivar, mask=mask, labels=labels, survey=manifest.name, medium=manifest.medium,
-                      frame=manifest.frame, resolution=resolution, normalization="none", noise=manifest.noise["kind"], provenance=provenance)
+                      frame=manifest.frame, resolution=_resolution(wave, manifest), normalization="none", noise=manifest.noise["kind"], provenance=provenance)
+
+
+def _resolution(wave, manifest):
+    (kind, value), = manifest.resolution.items()
+    if kind == "survey":
+        return get_survey(value).resolution(wave)
+    return wave / value if kind == "fwhm" else np.full(wave.size, float(value))
 
 
 def _noise(arrays, flux, manifest):
@@ -45,7 +52,7 @@ def _noise(arrays, flux, manifest):
     if manifest.noise["kind"] == "estimated":
         mask |= ~(flux > 0)
         return estimate_ivar(flux, mask, correlation=manifest.noise["correlation"], floor=manifest.noise["floor"]), mask
-    ivar = _array(arrays, "ivar", manifest).astype("f8")
+    ivar = _array(arrays, "ivar", manifest).astype("f8") if "error" not in manifest.noise else _array(arrays, manifest.noise["error"], manifest).astype("f8") ** -2
     mask |= ~np.isfinite(ivar) | (ivar <= 0)
     if "flags" in manifest.noise:
         mask |= _array(arrays, manifest.noise["flags"], manifest).astype(bool)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spectrakit.adaptation.adapters import LabelNetwork, insert, label_network, trainable
-from spectrakit.models.foundation import load_model
+from spectrakit.models.shipped import load_model
 
 CASES = [("lora1",), ("lora2",), ("lora1", "lora2")]
 

@@ -13,10 +13,14 @@ import torch
 
 from spectrakit.continuum import fill_masked, normalize
 from spectrakit.errors import DataFileError, LabelError, MismatchError, SpectrumError
-from spectrakit.models import foundation
-from spectrakit.models.foundation import HEAD_LABELS, FoundationModel, load_model, new_model
-from spectrakit.simulation import simulate
-from spectrakit.surveys import LRS_GRID
+from spectrakit.library import load_library
+from spectrakit.models import foundation, shipped
+from spectrakit.models.foundation import HEAD_LABELS, FoundationModel, new_model
+from spectrakit.models.shipped import load_model
+from spectrakit.population import draw
+from spectrakit.resolution import degrade
+from spectrakit.simulation import observe, simulate
+from spectrakit.surveys import LAMOST, LRS_GRID
 from spectrakit.weights import load_tensors, save_tensors
 
 ASSET = Path(str(files("spectrakit") / "assets" / "tiny.safetensors"))
@@ -105,6 +109,24 @@ def test_miles_and_air_go_in_as_they_are(tiny):
     assert np.isfinite(tiny.predict(simulate("miles", 3, seed=0), "teff")[0]).all()
 
 
+def test_sharper_spectra_give_the_same_once_degraded():
+    """[Fe/H] of the same stars at 1.6, 2.3 and 1 times the resolution: hardly moved, far too low, and mended by what the message names."""
+    model, library = load_model("small"), load_library()
+    labels = draw("lamost", 40, np.random.default_rng(0), library)
+
+    def seen(resolution):
+        survey = replace(LAMOST, fwhm=(4000 / resolution, 1.0), snr=(300.0, 300.1))
+        systematics = LAMOST.systematics.scaled(0.0)
+        return observe(lambda rows: library.opacity(torch.as_tensor(labels[rows])), labels, survey, library, np.random.default_rng(1), systematics)
+
+    made, sharper, sharp = (seen(r) for r in (1800, 2900, 4200))
+    moved = lambda stars: np.median(model.predict(stars, "feh")[0] - model.predict(made, "feh")[0])                  # noqa: E731
+    blind = replace(sharp, resolution=made.resolution)
+    assert abs(moved(sharper)) < 0.07
+    assert moved(blind) < -0.08
+    assert abs(moved(degrade(sharp, 1800))) < 0.02
+
+
 def test_card(tiny):
     np.testing.assert_allclose(tiny.card.grid, LRS_GRID, rtol=1e-14)
     assert tiny.card.recipe == "robust"
@@ -125,12 +147,24 @@ def test_card(tiny):
     (lambda: replace(STARS, mask=np.ones_like(STARS.mask)), SpectrumError, "5 of 5 spectra have less than 80% of their pixels usable"),
     (lambda: replace(STARS, flux=-STARS.flux), SpectrumError, "The continuum of 5 spectra is not positive"),
     (lambda: replace(NORMAL, flux=np.ones_like(NORMAL.flux)), SpectrumError, "A spectrum is constant"),
-], ids=["recipe", "grid", "medium", "frame", "raw frame", "range", "all masked", "raw all masked", "negative", "constant"])
+    (lambda: replace(STARS, resolution=11 * STARS.resolution), MismatchError,
+     r"have a resolving power of 19800, this model was pretrained on 1800 and reads 1260 to 3060: .* sk.degrade\(stars, 1800\)"),
+    (lambda: replace(NORMAL, resolution=0.55 * NORMAL.resolution), MismatchError, "have a resolving power of 990, .*What they have lost does not come back"),
+    (lambda: replace(STARS, resolution=np.nan * STARS.resolution), MismatchError, "have a resolving power of nan"),
+], ids=["recipe", "grid", "medium", "frame", "raw frame", "range", "all masked", "raw all masked", "negative", "constant",
+        "too sharp", "too blurred", "sharpness unknown"])
 def test_spectra_it_was_not_made_for(tiny, change, error, says):
     stars = change()
     for call in (tiny.embed, lambda s: tiny.predict(s, "feh")):
         with pytest.raises(error, match=says):
             call(stars)
+
+
+def test_untrained_models_do_not_predict():
+    model = new_model("tiny", survey="pretraining", recipe="robust", seed=0)
+    with pytest.raises(MismatchError, match="This model is untrained: its heads give random numbers, .*sk.load_model"):
+        model.predict(STARS, "feh")
+    assert model.embed(STARS).shape == (5, 32)
 
 
 def test_label_without_a_head(tiny):
@@ -169,12 +203,12 @@ def test_copies_are_independent():
 
 def test_shipped_models_load_offline_in_evaluation_mode(monkeypatch):
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("load_model went to the network"))
-    foundation._shipped.cache_clear()
+    shipped._shipped.cache_clear()
     assert not load_model("tiny").training
 
 
 def test_unknown_model_lists_the_known_ones():
-    with pytest.raises(MismatchError, match=r"No shipped model 'huge'; there are: .*tiny. A file of your own: FoundationModel.load\(path\)."):
+    with pytest.raises(MismatchError, match="No shipped model 'huge'; there are: small, tiny, small_aligned, tiny_aligned. A file of your own"):
         load_model("huge")
 
 

@@ -91,14 +91,13 @@ def test_one_process_gathers_its_own_rows():
 # several processes ---------------------------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import os, sys, torch
+import sys, torch
 from pathlib import Path
 from dataclasses import replace
 from spectrakit.models.alignment import PRESETS, Alignment
 from spectrakit.models.spectrum_transformer import SpectrumTransformer, TransformerConfig
 from spectrakit.models.xp_autoencoder import AutoencoderConfig, XPAutoencoder
 from spectrakit.training import TrainConfig, train
-rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 lrs = TransformerConfig(n_pix=57, window=8, stride=4, n_positions=20, d_model=12, n_layer=1, n_head=3, d_mlp=24, n_chunks=2, chunk=3)
 xp = AutoencoderConfig(n_pix=23, d_hidden=10, widening=2, n_block=1, d_latent=6)
 model = Alignment(SpectrumTransformer(lrs, 0), XPAutoencoder(xp, 0), replace(PRESETS["tiny"], variant="pr", learnable_scale=True), 0).double()
@@ -106,8 +105,8 @@ generator = torch.Generator().manual_seed(1)
 stars = torch.randn(64, 1, generator=generator, dtype=torch.double)
 data = 1 + 0.1 * torch.sin(torch.linspace(0, 9, 57) + stars), 1 + 0.3 * stars.tanh() * torch.linspace(-1, 1, 23) + 0.1 * stars.cos()
 def batches(step):                                          # one epoch: every star once, 16 a step
-    return tuple(x[16 * step:16 * step + 16][rank::world] for x in data)
-train(model, lambda m, *batch: sum(m(*batch).values()), batches, TrainConfig(4, 1e-2, 0, warmup=1, save_every=4), Path(sys.argv[1]), "run")
+    return tuple(x[16 * step:16 * step + 16] for x in data)
+train(model, batches, TrainConfig(4, 1e-2, 0, warmup=1, save_every=4), Path(sys.argv[1]), "run")
 """
 
 

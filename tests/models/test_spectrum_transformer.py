@@ -316,3 +316,18 @@ def test_masked_training_reaches_every_parameter_and_learns():
         assert all((p.grad != 0).any() for p in model.parameters())
         optimizer.step()
     assert losses[-1] < 0.75 * losses[0]
+
+
+def test_attention_in_bf16_is_attention():
+    """On a CPU bf16 takes the written-out path: the same numbers to bf16's three digits, forwards and backwards."""
+    attention = SpectrumTransformer(PRESETS["tiny"], 0).blocks[0].attention
+    results, x = [], torch.randn(3, 11, 32, generator=torch.Generator().manual_seed(0))
+    for enabled in (False, True):
+        attention.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y, weights = attention(x)
+        y.float().square().sum().backward()
+        results.append([y.float().detach(), *(p.grad.clone() for p in attention.parameters())])
+        assert weights is None
+    for exact, rounded in zip(*results, strict=True):
+        assert (exact - rounded).abs().max() < 0.03 * exact.abs().max()

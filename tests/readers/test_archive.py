@@ -182,7 +182,7 @@ def test_an_unreadable_file_is_an_error_of_its_own(shelf, monkeypatch):
 
 
 def test_an_unknown_source_lists_what_can_be_read():
-    with pytest.raises(DataFileError, match="Cannot read 'mils': it is neither a data set .lamost_lrs, miles, stelib. nor a file. Check name and path"):
+    with pytest.raises(DataFileError, match="Cannot read 'mils': it is neither a data set .gaia_xp, lamost_lrs, miles, stelib. nor a file. Check name and path"):
         read("mils")
     for source in ("stars.fits", "miles.npz"):
         with pytest.raises(DataFileError, match=f"There is no file {source}. Check the path"):

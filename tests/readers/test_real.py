@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from spectrakit.gaia_xp import WAVE, load_design
 from spectrakit.readers import read
+from spectrakit.surveys import GAIA_XP
 
 HALPHA = {"air": 6562.79, "vacuum": 6564.61}  # Angstrom, NIST
 HBETA = {"air": 4861.35, "vacuum": 4862.71}
@@ -61,3 +63,15 @@ def test_lamost():
     hot = np.isin([kind[:1] for kind in good.labels["subclass"]], ["A", "F"])
     before, after = (np.median(np.abs(core(s[hot], HBETA["vacuum"]) - HBETA["vacuum"])) for s in (good, rest))
     assert rest.frame == "rest" and after < 0.3 and after < before
+
+
+@pytest.mark.requires_data("gaia_xp")
+def test_gaia_xp():
+    stars = read("gaia_xp")
+    with_errors = (~stars.mask).all(1)
+    assert (len(stars), with_errors.sum(), stars.mask.all(1).sum()) == (4845, 2030, 2815)
+    np.testing.assert_allclose(stars.wave, WAVE)
+    np.testing.assert_array_equal(stars.resolution, GAIA_XP.resolution(stars.wave))
+    chosen = stars[np.flatnonzero(with_errors)[:200]]
+    np.testing.assert_allclose(chosen.flux, np.asarray(chosen.labels["coeff"]) @ load_design().flux.T, rtol=1e-4, atol=1e-21)
+    assert len(set(stars.labels["star"])) == 4845

@@ -1,0 +1,33 @@
+"""The models that come with the package, by name."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from importlib.resources import files
+
+from ..errors import MismatchError
+from .aligned import AlignedModel
+from .foundation import FoundationModel
+
+SHIPPED = {"small": FoundationModel, "tiny": FoundationModel, "small_aligned": AlignedModel, "tiny_aligned": AlignedModel}
+
+
+def load_model(name: str) -> FoundationModel | AlignedModel:
+    """A shipped model, offline; each call gives an independent copy.
+
+    ``"small"`` and ``"tiny"`` read spectra of the optical window; ``"small_aligned"`` and ``"tiny_aligned"`` hold the same encoder and one for Gaia XP.
+
+    Raises
+    ------
+    MismatchError
+        There is no such model.
+    """
+    return deepcopy(_shipped(name))
+
+
+@cache
+def _shipped(name: str):
+    if name not in SHIPPED:
+        raise MismatchError(f"No shipped model {name!r}; there are: {', '.join(SHIPPED)}. A file of your own: FoundationModel.load(path), AlignedModel.load(path).")
+    return SHIPPED[name].load(files("spectrakit") / "assets" / f"{name}.safetensors")
