@@ -131,11 +131,12 @@ star = flux[rows[-1]][None]
 
 @torch.no_grad()
 def restored(encoder):
-    guess = encoder.restore(encoder.encode(encoder.tokenize(star), hidden))[0, 1:, 1:]
+    guess = encoder.restore(encoder.encode(encoder.tokenize(star, hidden), hidden))[0, 1:, 1:]
+    std, mean = encoder.statistics(star, hidden)                 # of the visible pixels
     pixels, total, count = encoder.pixels, torch.zeros(star.shape[1]), torch.zeros(star.shape[1])
     total.index_put_((pixels.flatten(),), guess.flatten(), accumulate=True)
     count.index_put_((pixels.flatten(),), torch.ones(pixels.numel()), accumulate=True)
-    return (total / count * star.std(correction=0) + star.mean()).numpy()
+    return (total / count * std[0] + mean[0]).numpy()
 
 
 gone = torch.ones(star.shape[1], dtype=torch.bool)

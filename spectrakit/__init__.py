@@ -13,9 +13,10 @@ _NAMES = {
     "SpectraSet": "spectra", "concatenate": "spectra", "simulate": "simulation", "catalogue": "population", "normalize": "continuum", "coverage": "continuum",
     "degrade": "resolution",
     "read": "readers", "load_library": "library", "load_model": "models.shipped", "FoundationModel": "models.foundation", "AlignedModel": "models.aligned",
-    "adapt": "adaptation.fit", "Placement": "adaptation.placements", "Pairs": "pairs", "simulate_pairs": "pairs",
+    "adapt": "adaptation.fit", "adapt_unlabelled": "adaptation.unlabelled", "load_fit": "adaptation.files", "Placement": "adaptation.placements",
+    "Pairs": "pairs", "simulate_pairs": "pairs", "cite": "manifests", "fetch": "readers.fetch",
 }
-_MODULES = ("metrics", "plots", "surveys", "experiments", "retrieval", "translation", "binaries")
+_MODULES = ("metrics", "plots", "surveys", "experiments", "retrieval", "translation", "binaries", "crossmatch", "store", "multimodal", "manifests")
 __all__ = [*_NAMES, *_MODULES]
 
 

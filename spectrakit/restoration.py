@@ -1,8 +1,7 @@
 """What stands in the hidden parts of a spectrum? A masked transformer's answer, and those of two rivals that know less.
 
 The rivals: a straight line, which knows no star, and principal components, which know that lines go together, linearly. All three get the same
-visible pixels. One difference remains: the network's tokens are standardised with the mean and standard deviation of the *whole* spectrum, hidden
-pixels included. ``restore(..., statistics="visible")`` takes that away.
+visible pixels; a network trained as published (``TransformerConfig.leak``) is told the mean and standard deviation of the whole spectrum besides.
 """
 
 from __future__ import annotations
@@ -24,34 +23,38 @@ BATCH = 256
 def hidden_pixels(encoder: SpectrumTransformer, hidden: Bool[Tensor, "n n_tok"]) -> Bool[np.ndarray, "n n_pix"]:
     """True for pixels that hidden windows alone show: windows overlap, and what a visible neighbour shows is not hidden."""
     _check_tokens(encoder, hidden)
-    cover = _cover(encoder, hidden[:, 1:])
-    return (cover > 0) & (_cover(encoder, ~hidden[:, 1:]) == 0)
+    return (_cover(encoder, hidden[:, 1:]) > 0) & ~encoder.shown(hidden).cpu().numpy()
 
 
-def restore(encoder: SpectrumTransformer, flux: Float[np.ndarray, "n n_pix"], hidden: Bool[Tensor, "n n_tok"], *,
-            statistics: str = "all") -> Float[np.ndarray, "n n_pix"]:
+@torch.no_grad()
+def restore(encoder: SpectrumTransformer, flux: Float[np.ndarray, "n n_pix"], hidden: Bool[Tensor, "n n_tok"]) -> Float[np.ndarray, "n n_pix"]:
     """The spectra with their hidden pixels (``hidden_pixels``) as the network restores them, in the unit of ``flux``; the others as given.
 
-    A pixel in two hidden windows is the mean of both answers.
+    A pixel in two hidden windows is the mean of both answers. Standardised and put back with ``encoder.statistics``.
 
     Parameters
     ----------
     hidden : tokens that are set to zero, the statistics token first, as ``encoder.draw_chunks`` makes them.
-    statistics : the mean and standard deviation that standardise and de-standardise. ``"all"``, as published and as in training: of all pixels, so
-        that two numbers of the hidden ones leak. ``"visible"``: of the visible pixels alone, which is what the rivals have.
 
     Raises
     ------
     MismatchError
-        ``hidden`` is not (n, n_tok), or unknown ``statistics``.
+        ``hidden`` is not (n, n_tok).
     SpectrumError
         A spectrum with no visible pixel; what ``encoder.tokenize`` refuses.
     """
-    if statistics not in ("all", "visible"):
-        raise MismatchError(f"statistics={statistics!r}; expected 'all' or 'visible'.")
     gone = hidden_pixels(encoder, hidden)
     _check_visible(flux, gone)
-    return _answer(encoder, flux if statistics == "all" else _with_visible_statistics(flux, gone), hidden, gone)
+    c, device, out = encoder.config, encoder.embedding.weight.device, np.array(flux, "f8")
+    for start in range(0, len(flux), BATCH):
+        rows = slice(start, start + BATCH)
+        x, hide = torch.as_tensor(out[rows], dtype=torch.float32, device=device), hidden[rows].to(device)
+        std, mean = encoder.statistics(x, hide)
+        windows = encoder.restore(encoder.encode(encoder.tokenize(x, hide), hide))[:, 1:, c.n_statistics:].float()
+        total = torch.zeros_like(x).scatter_add_(1, encoder.pixels.flatten().expand(len(x), -1), windows.flatten(1))
+        answer = (total * std).cpu().numpy() / np.maximum(_cover(encoder, hide[:, 1:]), 1) + mean.cpu().numpy()
+        out[rows] = np.where(gone[rows], answer, out[rows])
+    return out
 
 
 def interpolate(flux: Float[np.ndarray, "n n_pix"], gone: Bool[np.ndarray, "n n_pix"]) -> Float[np.ndarray, "n n_pix"]:
@@ -167,35 +170,11 @@ def _median(error, counted, weight):
     return np.array([size[np.searchsorted(total := np.cumsum(draw[row]), total[-1] / 2)] for draw in weight])
 
 
-@torch.no_grad()
-def _answer(encoder, flux, hidden, gone):
-    """One pass. Hidden pixels of ``flux`` enter through its mean and standard deviation alone: their tokens are set to zero."""
-    c, device, out = encoder.config, encoder.embedding.weight.device, np.array(flux, "f8")
-    for start in range(0, len(flux), BATCH):
-        rows = slice(start, start + BATCH)
-        x, hide = torch.as_tensor(out[rows], dtype=torch.float32, device=device), hidden[rows].to(device)
-        std, mean = torch.std_mean(x, dim=1, keepdim=True, correction=c.ddof)
-        windows = encoder.restore(encoder.encode(encoder.tokenize(x), hide))[:, 1:, c.n_statistics:].float()
-        total = torch.zeros_like(x).scatter_add_(1, encoder.pixels.flatten().expand(len(x), -1), windows.flatten(1))
-        count = _cover(encoder, hide[:, 1:])
-        answer = (total * std).cpu().numpy() / np.maximum(count, 1) + mean.cpu().numpy()
-        out[rows] = np.where(gone[rows], answer, out[rows])
-    return out
-
-
 def _cover(encoder, windows: Tensor) -> np.ndarray:
     """(n, n_pix): how many of the chosen windows (n, n_windows) show each pixel."""
     pixels = encoder.pixels.to(windows.device).flatten().expand(len(windows), -1)
     count = torch.zeros(len(windows), encoder.config.n_pix, device=windows.device)
     return count.scatter_add_(1, pixels, windows.float()[..., None].expand(-1, -1, encoder.config.window).flatten(1)).cpu().numpy()
-
-
-def _with_visible_statistics(flux, gone):
-    """Hidden pixels one standard deviation of the visible ones above and below their mean in turn, so that the whole has the same two (but for 1 / n_pix)."""
-    seen = np.where(gone, np.nan, flux)
-    mean, std = np.nanmean(seen, 1), np.nanstd(seen, 1)
-    sign = np.where(np.cumsum(gone, 1) % 2 == 0, 1.0, -1.0)
-    return np.where(gone, mean[:, None] + std[:, None] * sign, flux)
 
 
 def _check_visible(flux, gone):

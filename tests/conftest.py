@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+os.environ.setdefault("SPECTRAKIT_OFFLINE", "1")  # no test asks a public archive; those of fetching have a server of their own
 THREADS = min(2, os.cpu_count() or 1)  # small tensors: more threads than this only wait for each other
 torch.set_num_threads(THREADS)
 hypothesis.settings.register_profile("spectrakit", deadline=None, derandomize=True)

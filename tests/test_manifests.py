@@ -2,11 +2,14 @@
 
 import copy
 
+import numpy as np
 import pytest
 import yaml
+from astropy.table import Table
 
 from spectrakit import manifests
 from spectrakit.errors import DataFileError
+from spectrakit.spectra import SpectraSet
 
 
 @pytest.mark.parametrize("name", ["lamost_lrs", "miles", "stelib"])
@@ -19,6 +22,59 @@ def test_shipped_manifests_are_complete(name):
     assert "github.com: " in manifest.whence() and "cite doi:10." in manifest.whence()
 
 
+def test_every_shipped_manifest_follows_the_schema():
+    found = {name: manifests.load(name) for name in manifests.names()}
+    kinds = {name: manifest.kind for name, manifest in found.items()}
+    assert kinds == {**dict.fromkeys(["gaia_xp", "lamost_lrs", "miles", "stelib"], "spectra"), **dict.fromkeys(["apogee_dr17", "desi_edr"], "query"),
+                     **dict.fromkeys(["leung_bovy", "specclip_test_data", "specclip_weights", "spectrafm"], "files")}
+    assert all(manifest.query for name, manifest in found.items() if name in ("apogee_dr17", "desi_edr", "gaia_xp", "lamost_lrs"))
+
+
+@pytest.mark.parametrize("name, n, size", [("miles", 726, 27237533), ("stelib", 197, 6808320)])
+def test_originals_are_listed_file_by_file(name, n, size):
+    files = manifests.load(name).public()
+    assert (len(files), sum(entry["bytes"] for entry in files)) == (n, size) and len({entry["sha256"] for entry in files}) == n
+    assert all(entry["url"] == "https://raw.githubusercontent.com/sdss/mangadap/996b46cb9739126fe0fbe69c1a50d8490d924853/mangadap/data/spectral_templates/"
+               f"{name}/{entry['file']}" for entry in files)
+
+
+@pytest.mark.parametrize("row", ["../m0001V.fits,5," + "a" * 64, "m.fits,five," + "a" * 64, "m.fits,5,abc", "m.fits,-5," + "a" * 64])
+def test_a_wrong_row_in_the_list_of_originals_is_refused(tmp_path, monkeypatch, row):
+    content = yaml.safe_load((manifests.folder() / "miles.yml").read_text())
+    monkeypatch.setattr(manifests, "folder", lambda: tmp_path)
+    (tmp_path / "miles.yml").write_text(yaml.safe_dump(content))
+    (tmp_path / "miles.originals.csv").write_text("file,bytes,sha256\n" + row + "\n")
+    with pytest.raises(DataFileError, match="miles.originals.csv, key a row: expected a plain file name, a number of bytes and 64 hexadecimal digits"):
+        manifests.load("miles").public()
+
+
+def test_cite_gives_bibtex_of_names_and_sets(stars):
+    miles = manifests.cite("miles")
+    assert miles.startswith("@article{SanchezBlazquez2006,") and miles.count("@article{") == 7
+    both = manifests.cite("miles", "stelib")
+    assert both.count("@article{") == 8 and both.count("Hinkel2014") == 1  # shared entries once
+    assert manifests.cite(stars(survey="desi")) == manifests.cite("desi_edr")
+    assert manifests.cite(stars(survey="desi", provenance={"manifest": "miles"})) == miles
+    assert manifests.cite(stars(survey="miles+stelib", provenance={"parts": [{"manifest": "miles"}, {"manifest": "stelib"}]})) == both
+
+
+def test_cite_says_when_nothing_describes_a_set(stars):
+    with pytest.raises(DataFileError, match="No manifest describes this set .survey 'mine', noise measured.; there are apogee, .* Cite what its provenance"):
+        manifests.cite(stars(survey="mine"))
+    with pytest.raises(DataFileError, match="noise simulated"):
+        manifests.cite(stars(survey="miles", noise="simulated"))
+
+
+@pytest.fixture
+def stars():
+    def make(survey, noise="measured", provenance=None):
+        n = 5
+        return SpectraSet(wave=np.linspace(4000.0, 4004, n), flux=np.ones((1, n)), ivar=np.ones((1, n)), mask=np.zeros((1, n), bool), labels=Table({"star": ["a"]}),
+                          survey=survey, medium="air", frame="rest", resolution=np.full(n, 1e3), normalization="none", noise=noise,
+                          provenance={"origin": "x", **(provenance or {})})
+    return make
+
+
 def test_a_manifest_is_found_when_the_package_is_installed(tmp_path, monkeypatch):
     (tmp_path / "data_manifests").mkdir()
     (tmp_path / "data_manifests" / "mine.yml").write_text("")
@@ -27,7 +83,7 @@ def test_a_manifest_is_found_when_the_package_is_installed(tmp_path, monkeypatch
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(DataFileError, match="No manifest named 'mils'; expected one of gaia_xp, lamost_lrs, miles, stelib. A new set is one more file"):
+    with pytest.raises(DataFileError, match="No manifest named 'mils'; expected one of apogee_dr17, .*, gaia_xp, .*, stelib. A new set is one more file"):
         manifests.load("mils")
 
 
@@ -46,7 +102,11 @@ def good():
 DELETE = object()
 WRONG = {
     "key missing": (["licence"], DELETE, "miles.yml, key licence: expected to be there"),
-    "key unknown": (["license"], "MIT", "key license: expected no such key; known here: name, title, .*; found 'MIT'"),
+    "key unknown": (["license"], "MIT", "key license: expected no such key; known here: name, kind, title, .*; found 'MIT'"),
+    "set's kind": (["kind"], "stars", "key kind: expected one of spectra, query, files; found 'stars'"),
+    "list escape": (["originals", "list"], "../../etc/passwd", "key originals.list: expected a plain file name, without folders; found '../../etc/passwd'"),
+    "originals": (["originals", "url"], DELETE, "key originals.url: expected to be there"),
+    "query": (["query"], {"text": "SELECT"}, "key query.language: expected to be there"),
     "kind": (["title"], 5, "key title: expected a str; found 5"),
     "name": (["name"], "stelib", "key name: expected 'miles', as the file is called; found 'stelib'"),
     "medium": (["medium"], "water", "key medium: expected 'vacuum' or 'air'; found 'water'"),

@@ -1,4 +1,4 @@
-"""What the kit promises about real stars; the whole table is made by benchmarks/real_stars.py."""
+"""What the kit promises about real stars; the whole table is made by benchmarks/adaptation.py."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_404_miles_stars_lie_in_the_hull_60_of_them_metal_poor(stars):
 
 def test_zero_shot_on_real_stars(stars):
     score = sk.metrics.score(stars.label("feh"), sk.load_model("small").predict(stars, "feh")[0])
-    assert score.sigma <= 0.165 and abs(score.bias) < 0.04 and score.r2 > 0.88, score
+    assert score.sigma <= 0.165 and abs(score.bias) < 0.03 and score.r2 > 0.88, score
 
 
 def test_89_labels_help(stars):

@@ -78,22 +78,22 @@ def test_a_pixel_in_two_hidden_windows_is_their_mean_and_visible_windows_have_no
     assert np.flatnonzero(hidden_pixels(ENCODER, hidden)[0]).tolist() == list(range(16, 24))
 
 
-def test_with_visible_statistics_nothing_of_the_hidden_pixels_is_used():
+def test_without_the_leak_nothing_of_the_hidden_pixels_is_used():
     flux, hidden = spectra(4), chunks(ENCODER, 4)
-    gone = hidden_pixels(ENCODER, hidden)
-    other = np.where(gone, spectra(4, seed=9) - 3, flux)
-    assert np.array_equal(restore(ENCODER, flux, hidden, statistics="visible"), restore(ENCODER, other, hidden, statistics="visible"))
-    assert np.abs(restore(ENCODER, flux, hidden) - restore(ENCODER, other, hidden))[gone].max() > 0.1
+    other = np.where(hidden_pixels(ENCODER, hidden), spectra(4, seed=9) - 3, flux)
+    careful = SpectrumTransformer(replace(CONFIG, leak=False), seed=0).eval()
+    assert np.array_equal(restore(careful, flux, hidden), restore(careful, other, hidden))
+    assert np.abs(restore(ENCODER, flux, hidden) - restore(ENCODER, other, hidden))[hidden_pixels(ENCODER, hidden)].max() > 0.1
 
 
-def test_visible_statistics_are_those_of_the_visible_pixels():
-    flux, hidden = spectra(3, 1462), chunks(SpectrumTransformer(PRESETS["tiny"], 0), 3)
-    answers = np.zeros((3, 147, 21))
-    gone = hidden_pixels(SpectrumTransformer(PRESETS["tiny"], 0), hidden)
-    zeros, ones = (restore(Oracle(answers + value, PRESETS["tiny"]), flux, hidden, statistics="visible") for value in (0.0, 1.0))
+def test_answers_are_put_back_with_the_statistics_of_the_visible_pixels():
+    careful = replace(PRESETS["tiny"], leak=False)
+    flux, hidden = spectra(3, 1462), chunks(SpectrumTransformer(careful, 0), 3)
+    gone = hidden_pixels(SpectrumTransformer(careful, 0), hidden)
+    zeros, ones = (restore(Oracle(np.full((3, 147, 21), value), careful), flux, hidden) for value in (0.0, 1.0))
     for row in range(3):
-        np.testing.assert_allclose(zeros[row, gone[row]], flux[row, ~gone[row]].mean(), atol=3e-4)
-        np.testing.assert_allclose((ones - zeros)[row, gone[row]], flux[row, ~gone[row]].std(), rtol=1e-3)
+        np.testing.assert_allclose(zeros[row, gone[row]], flux[row, ~gone[row]].mean(), rtol=1e-6)
+        np.testing.assert_allclose((ones - zeros)[row, gone[row]], flux[row, ~gone[row]].std(), rtol=1e-5)
 
 
 def test_answer_does_not_depend_on_the_batch(monkeypatch):
@@ -185,8 +185,6 @@ def test_refusals():
     everything = torch.ones_like(hidden)
     with pytest.raises(MismatchError, match=r"hidden is \(2, 9\); expected \(n, 15\): one flag a token, the statistics token first."):
         restore(ENCODER, flux, hidden[:, :9])
-    with pytest.raises(MismatchError, match="statistics='median'; expected 'all' or 'visible'."):
-        restore(ENCODER, flux, hidden, statistics="median")
     with pytest.raises(SpectrumError, match=r"2 spectra have no visible pixel \(first: 0\)"):
         restore(ENCODER, flux, everything)
     with pytest.raises(MismatchError, match=r"flux is \(2, 57\), the hidden pixels are \(2, 56\)"):
@@ -208,7 +206,7 @@ def beats_a_straight_line(stars):
     flux, mask = (x.numpy() for x in model.prepare(stars))
     hidden = chunks(model.encoder, len(flux))
     gone = hidden_pixels(model.encoder, hidden)
-    errors = {"network": restore(model.encoder, flux, hidden, statistics="visible") - flux, "line": interpolate(flux, gone) - flux}
+    errors = {"network": restore(model.encoder, flux, hidden) - flux, "line": interpolate(flux, gone) - flux}
     table = compare(errors, gone & ~mask, np.asarray(stars.labels["star"])).set_index("method")
     return table.rms["network"] < 0.6 * table.rms["line"] and table.rms_less_high["line"] < 0 and table.median_less_high["line"] < 0
 

@@ -6,6 +6,7 @@ python -m tools.notebooks check               compare each pair, cell by cell
 
 import argparse
 import json
+import os
 import re
 from itertools import zip_longest
 from pathlib import Path
@@ -115,6 +116,7 @@ def main() -> None:
     commands.add_parser("build", help="execute the sources and write the copies").add_argument("names", nargs="*")
     commands.add_parser("check", help="compare each pair")
     arguments = parser.parse_args()
+    os.environ.setdefault("SPECTRAKIT_OFFLINE", "1")  # kernels inherit it: notebooks use what is here, and say what is not
     if arguments.command == "build":
         for source in named(arguments.names) or sources():
             build(source)

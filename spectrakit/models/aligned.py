@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -97,9 +98,8 @@ class AlignedModel(nn.Module):
         LabelError
             There is no head for this label.
         """
+        self.require_label(label)
         m = self.modality(stars)
-        if label not in self.heads[m]:
-            raise LabelError(f"No head for {label!r}; this model has: {', '.join(self.heads[m])}.")
         embedding = torch.as_tensor(self.embed(stars), device=next(self.parameters()).device)
         value = self.heads[m][label](embedding)[:, 0].double().cpu().numpy()
         return value, np.full(len(value), self.card.sigma[m][label])
@@ -123,6 +123,17 @@ class AlignedModel(nn.Module):
         provenance = {**stars.provenance, "history": [*stars.provenance.get("history", []), f"predicted from {stars.survey}"]}
         return SpectraSet(wave, flux, np.broadcast_to(error**-2.0, flux.shape).copy(), np.zeros(flux.shape, bool), stars.labels, survey.name, "vacuum", "rest",
                           survey.resolution(wave), recipe, "estimated", provenance)
+
+    def require_label(self, label: str) -> None:
+        """Raise ``LabelError`` unless there is a head for it."""
+        if label not in self.heads["lrs"]:
+            raise LabelError(f"No head for {label!r}; this model has: {', '.join(self.heads['lrs'])}.")
+
+    def network(self, label: str) -> nn.Module:
+        """A copy of the LRS side in a row: encoder, projection and one head, for adapters to be put into: ``adaptation.network.LabelNetwork``."""
+        from ..adaptation.network import LabelNetwork
+        self.require_label(label)
+        return LabelNetwork(deepcopy(self.alignment.lrs), deepcopy(self.heads["lrs"][label]), deepcopy(self.alignment.shared["lrs"]))
 
     def _batches(self, stars: SpectraSet, batch: int, work, width: int) -> Tensor:
         self.eval()

@@ -226,7 +226,7 @@ class Alignment(nn.Module):
         if m == "xp":                                                            # that encoder has no mask
             return (self.xp.encode(flux),)
         hidden = None if mask is None else self.lrs.masked_tokens(mask)
-        return self.lrs.encode(self.lrs.tokenize(flux), hidden), hidden
+        return self.lrs.encode(self.lrs.tokenize(flux, hidden), hidden), hidden
 
     def embed(self, m: str, flux: Float[Tensor, "n n_pix"], mask: Bool[Tensor, "n n_pix"] | None = None) -> Float[Tensor, "n d"]:
         """The shared embedding of spectra of ``"lrs"`` or ``"xp"``, in which cosines are compared; ``mask`` (LRS) hides windows."""
@@ -252,13 +252,18 @@ class Alignment(nn.Module):
     def forward(self, lrs: Float[Tensor, "n n_lrs"], xp: Float[Tensor, "n n_xp"]) -> dict[str, Tensor]:
         """The losses of n pairs, to be added up: ``contrast``; with decoders ``reconstruct`` and ``predict``, mean absolute errors, LRS plus XP."""
         flux = {"lrs": lrs, "xp": xp}
-        parts = {m: self._parts(m, self.features(m, flux[m])) for m in flux}
+        return self.losses({m: self.features(m, flux[m]) for m in flux}, flux)
+
+    def losses(self, features: dict[str, tuple], flux: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``forward`` from what the encoders made (``features``): frozen, they need not make it again in every step."""
+        parts = {m: self._parts(m, features[m]) for m in flux}
         losses = {"contrast": info_nce(parts["lrs"][0], parts["xp"][0], self.scale)}
         if self.config.variant != "base":
             target = {m: self._units(m, flux[m]) for m in flux}
             predicted = {m: self.predictors[m](parts[OTHER[m]][0]) for m in flux}
             losses["predict"] = sum((predicted[m] - target[m]).abs().mean() for m in flux)
             if self.config.standardized:
+                lrs = flux["lrs"]
                 target["lrs"] = (lrs - lrs.mean(1, keepdim=True)) / lrs.std(1, keepdim=True)
             losses["reconstruct"] = sum((self.restorers[m](*parts[m]) - target[m]).abs().mean() for m in flux)
         return losses

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..spectra import SpectraSet
 from ..surveys import get_survey
 from ..weights import load_tensors, save_tensors
 from .heads import LabelHead
+from .pixels import Pixels, PixelsConfig
 from .spectrum_transformer import PRESETS, SpectrumTransformer, TransformerConfig
 
 HEAD_LABELS = ("teff", "logg", "feh", "alpha_fe")
@@ -28,7 +30,7 @@ HEADS = {"paper": (1024, 512, 64), "small": (256, 128, 64), "tiny": (64, 32, 16)
 class Card:
     """What weights have to carry: without their grid and normalisation they are the commonest way to wrong numbers."""
 
-    encoder: TransformerConfig
+    encoder: TransformerConfig | PixelsConfig
     hidden: tuple[int, ...]
     recipe: str                      # of normalisation
     ln10_start: float                # log10 of the first wavelength, vacuum Angstrom
@@ -55,7 +57,9 @@ def prepare(stars: SpectraSet, card: Card, device: torch.device) -> tuple[Tensor
 
 
 class FoundationModel(nn.Module):
-    """Encoder and one head a label (``teff`` K, ``logg``, ``feh``, ``alpha_fe`` dex). ``model.to("cuda")`` moves it; results come back as numpy.
+    """Encoder, or the flux itself (``Pixels``), and one head a label (``teff`` K, ``logg``, ``feh``, ``alpha_fe`` dex).
+
+    ``model.to("cuda")`` moves it; results come back as numpy.
 
     >>> model = sk.load_model("small")
     >>> model.embed(stars)                     # (n, d_model)
@@ -65,7 +69,7 @@ class FoundationModel(nn.Module):
     def __init__(self, card: Card, seed: int = 0):
         super().__init__()
         self.card = card
-        self.encoder = SpectrumTransformer(card.encoder, seed)
+        self.encoder = Pixels(card.encoder) if isinstance(card.encoder, PixelsConfig) else SpectrumTransformer(card.encoder, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.heads = nn.ModuleDict({label: LabelHead(card.encoder.d_model, card.hidden, dropout=0.0) for label in HEAD_LABELS})
@@ -115,6 +119,12 @@ class FoundationModel(nn.Module):
         if label not in self.heads:
             raise LabelError(f"No head for {label!r}; this model has: {', '.join(self.heads)}.")
 
+    def network(self, label: str) -> nn.Module:
+        """A copy of the encoder and one head in a row, for adapters to be put into: ``adaptation.network.LabelNetwork``."""
+        from ..adaptation.network import LabelNetwork
+        self.require_label(label)
+        return LabelNetwork(deepcopy(self.encoder), deepcopy(self.heads[label]))
+
     def save(self, path) -> None:
         """Weights and card in one safetensors file."""
         save_tensors(path, dict(self.state_dict()), {"kind": "foundation", "card": asdict(self.card)})
@@ -134,7 +144,8 @@ class FoundationModel(nn.Module):
         if meta.get("kind") != "foundation":
             raise MismatchError(f"{path} holds {meta.get('kind', 'something')!r}, not a foundation model.")
         card = dict(meta["card"])
-        model = cls(Card(**{**card, "encoder": TransformerConfig(**card["encoder"]), "hidden": tuple(card["hidden"])}))
+        sizes = TransformerConfig if "d_model" in card["encoder"] else PixelsConfig
+        model = cls(Card(**{**card, "encoder": sizes(**card["encoder"]), "hidden": tuple(card["hidden"])}))
         load_library().require(model.card.library_sha256, f"The model {getattr(path, 'name', path)}")
         check_names(model.state_dict(), tensors)
         model.load_state_dict(tensors)
@@ -156,6 +167,12 @@ def _check_resolution(stars: SpectraSet, card: Card) -> None:
 def new_model(preset: str, *, survey: str, recipe: str, seed: int) -> FoundationModel:
     """An untrained model of a preset size for spectra of the LRS grid."""
     card = Card(PRESETS[preset], HEADS[preset], recipe, 3.602, 1e-4, load_library().sha256, survey, {}, {})
+    return FoundationModel(card, seed)
+
+
+def new_flux_model(preset: str, *, survey: str, recipe: str, seed: int) -> FoundationModel:
+    """An untrained model of ``new_model``'s heads on the flux itself: what foundation models have to beat."""
+    card = Card(PixelsConfig(), HEADS[preset], recipe, 3.602, 1e-4, load_library().sha256, survey, {}, {})
     return FoundationModel(card, seed)
 
 

@@ -10,13 +10,15 @@ from ..errors import MismatchError
 from .aligned import AlignedModel
 from .foundation import FoundationModel
 
-SHIPPED = {"small": FoundationModel, "tiny": FoundationModel, "small_aligned": AlignedModel, "tiny_aligned": AlignedModel}
+SHIPPED = {"small": FoundationModel, "tiny": FoundationModel, "small_flux": FoundationModel,
+           "small_aligned": AlignedModel, "tiny_aligned": AlignedModel}
 
 
 def load_model(name: str) -> FoundationModel | AlignedModel:
     """A shipped model, offline; each call gives an independent copy.
 
-    ``"small"`` and ``"tiny"`` read spectra of the optical window; ``"small_aligned"`` and ``"tiny_aligned"`` hold the same encoder and one for Gaia XP.
+    ``"small"`` and ``"tiny"`` read spectra of the optical window, ``"small_flux"`` too, without an encoder;
+    ``"small_aligned"`` and ``"tiny_aligned"`` hold the same encoder and one for Gaia XP.
 
     Raises
     ------

@@ -12,7 +12,8 @@ trains and then has no effect.
 *Why does the mean of a spectrum not enter?* Continuum-normalised spectra have a mean near one; SpecCLIP keeps the standard deviation only.
 Gaia XP spectra keep their continuum: their statistics token holds mean and standard deviation, and every pixel is a token (``XP_PRESETS``).
 *What does the overlap of the windows give away?* Half of a hidden window at the end of a chunk stands in its visible neighbour: of the 200
-numbers of a chunk of ten windows, 20 can be copied. ``leak=False`` takes these out of the loss.
+numbers of a chunk of ten windows, 20 can be copied. The mean and standard deviation of the whole spectrum say something of what is hidden, too.
+``leak=False`` takes the 20 out of the loss and the two from the visible pixels alone.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class TransformerConfig:
     ddof: int = 0                    # of the standard deviation; published: 1
     double_scaled: bool = False      # as in the released code: attention logits q.k / d_head, not q.k / sqrt(d_head)
     published_chunks: bool = False   # chunks start up to two tokens earlier, so that the last tokens of each part are never hidden
-    leak: bool = True                # as published: numbers that a visible window shows too are counted in the masked loss
+    leak: bool = True                # as published: numbers that a visible window shows count in the masked loss, hidden pixels in mean and std
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -69,8 +70,8 @@ class TransformerConfig:
 
 PRESETS = {
     "paper": TransformerConfig(drop_last=True, d_model=768, n_layer=6, n_head=6, d_mlp=3072, ddof=1),
-    "small": TransformerConfig(d_model=128, n_layer=4, n_head=4, d_mlp=512),
-    "tiny": TransformerConfig(d_model=32, n_layer=2, n_head=2, d_mlp=64),
+    "small": TransformerConfig(d_model=128, n_layer=4, n_head=4, d_mlp=512, leak=False),
+    "tiny": TransformerConfig(d_model=32, n_layer=2, n_head=2, d_mlp=64, leak=False),
 }
 _XP = {"n_pix": 343, "window": 1, "stride": 1, "n_positions": 350, "chunk": 20, "keep_mean": True, "ddof": 1}
 XP_PRESETS = {name: replace(config, drop_last=False, **_XP) for name, config in PRESETS.items()}
@@ -153,8 +154,10 @@ class SpectrumTransformer(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=(2 * layer.in_features * c.n_layer) ** -0.5)
                 nn.init.zeros_(layer.bias)
 
-    def tokenize(self, flux: Float[Tensor, "n n_pix"]) -> Float[Tensor, "n n_tok width"]:
+    def tokenize(self, flux: Float[Tensor, "n n_pix"], hidden: Bool[Tensor, "n n_tok"] | None = None) -> Float[Tensor, "n n_tok width"]:
         """Statistics token (log10 std, 0, ...), then one token a window: (0, 20 standardised fluxes). With ``keep_mean`` (mean, std, 0, ...), (0, 0, flux).
+
+        ``hidden`` are the tokens about to be hidden from ``encode``: see ``statistics``.
 
         Raises
         ------
@@ -165,13 +168,22 @@ class SpectrumTransformer(nn.Module):
             raise SpectrumError(f"{flux.shape[1]} pixels given; this model reads {self.config.n_pix}. Resample with spectrakit.continuum.")
         if not torch.isfinite(flux).all():
             raise SpectrumError("The flux holds NaN or infinite values; mask these pixels and fill them (spectrakit.continuum.fill_masked).")
-        std, mean = torch.std_mean(flux, dim=1, keepdim=True, correction=self.config.ddof)
-        if (std < 1e-5).any():
-            raise SpectrumError("A spectrum is constant; there is no line in it to look at. Leave it out.")
+        std, mean = self.statistics(flux, hidden)
+        if not (std > 1e-5).all():
+            raise SpectrumError("A spectrum is constant, or wholly hidden; there is no line in it to look at. Leave it out.")
         windows = ((flux - mean) / std)[:, self.pixels]                          # (n, n_tok - 1, window)
         tokens = F.pad(windows, (self.config.n_statistics, 0, 1, 0))             # channels in front, token 0 in front
         tokens[:, 0, :self.config.n_statistics] = torch.cat([mean, std], 1) if self.config.keep_mean else std.log10()
         return tokens
+
+    def statistics(self, flux: Float[Tensor, "n n_pix"], hidden: Bool[Tensor, "n n_tok"] | None = None) -> tuple[Float[Tensor, "n 1"], Float[Tensor, "n 1"]]:
+        """Standard deviation and mean that standardise a spectrum: of all pixels; without ``leak`` of those that a visible window shows."""
+        if self.config.leak or hidden is None:
+            return torch.std_mean(flux, dim=1, keepdim=True, correction=self.config.ddof)
+        shown = self.shown(hidden)
+        count = shown.sum(1, keepdim=True)
+        mean = flux.where(shown, 0.0).sum(1, keepdim=True) / count
+        return ((flux - mean).where(shown, 0.0).square().sum(1, keepdim=True) / (count - self.config.ddof)).sqrt(), mean
 
     def masked_tokens(self, mask: Bool[Tensor, "n n_pix"]) -> Bool[Tensor, "n n_tok"]:
         """True for windows with more than half of their pixels unusable; they are hidden like the ones masked in pretraining."""
@@ -191,7 +203,7 @@ class SpectrumTransformer(nn.Module):
     def forward(self, flux: Float[Tensor, "n n_pix"], mask: Bool[Tensor, "n n_pix"] | None = None) -> Float[Tensor, "n d_model"]:
         """The embedding: the mean over the tokens, the statistics token included, hidden windows left out."""
         hidden = torch.zeros(len(flux), self.config.n_tok, dtype=torch.bool, device=flux.device) if mask is None else self.masked_tokens(mask)
-        tokens = self.encode(self.tokenize(flux), hidden)
+        tokens = self.encode(self.tokenize(flux, hidden), hidden)
         weight = (~hidden).to(tokens.dtype)[..., None]
         return (tokens * weight).sum(1) / weight.sum(1)
 
@@ -218,12 +230,15 @@ class SpectrumTransformer(nn.Module):
         hidden = torch.zeros(n, c.n_tok, dtype=torch.bool)
         return hidden.scatter_(1, (first[..., None] + torch.arange(c.chunk)).flatten(1), True)
 
+    def shown(self, hidden: Bool[Tensor, "n n_tok"]) -> Bool[Tensor, "n n_pix"]:
+        """True for pixels in a visible window."""
+        visible = (~hidden[:, 1:, None]).float().expand(-1, -1, self.config.window).flatten(1)
+        count = torch.zeros(len(hidden), self.config.n_pix, device=hidden.device)
+        return count.scatter_add_(1, self.pixels.flatten().expand(len(hidden), -1), visible) > 0
+
     def copyable(self, hidden: Bool[Tensor, "n n_tok"]) -> Bool[Tensor, "n n_windows window"]:
         """True for the numbers of each window whose pixel a visible window shows as well: under a hidden one they need no model, only copying."""
-        visible = (~hidden[:, 1:, None]).float().expand(-1, -1, self.config.window).flatten(1)
-        shown = torch.zeros(len(hidden), self.config.n_pix, device=hidden.device)
-        shown.scatter_add_(1, self.pixels.flatten().expand(len(hidden), -1), visible)
-        return (shown > 0)[:, self.pixels]
+        return self.shown(hidden)[:, self.pixels]
 
     def masked_loss(self, flux: Float[Tensor, "n n_pix"], hidden: Bool[Tensor, "n n_tok"]) -> Float[Tensor, ""]:
         """Mean of the ``masked_errors``."""
@@ -237,7 +252,7 @@ class SpectrumTransformer(nn.Module):
         SpectrumError
             There are none, so that their mean would be 0 / 0.
         """
-        tokens = self.tokenize(flux)
+        tokens = self.tokenize(flux, hidden)
         restored = self.restore(self.encode(tokens, hidden))
         counted = hidden[..., None] & (tokens != 0)
         if not self.config.leak:

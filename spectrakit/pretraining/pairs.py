@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from astropy.stats import mad_std
-from torch import Tensor
+from jaxtyping import Float, Float16
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from ..library import load_library
 from ..models.aligned import AlignedCard, AlignedModel
@@ -44,12 +46,12 @@ class PairConfig:
 class PairPool:
     """Simulated pairs held in memory (7.2 kB each) and drawn from in a new order each epoch; batch ``step`` depends on seed and step alone.
 
-    Systematics of each star are of a strength from ``least`` to 1.
+    Systematics of each star are of a strength from 0 to 1.
     """
 
-    def __init__(self, n: int, batch: int, recipe: str, seed: int, least: float = 1.0):
+    def __init__(self, n: int, batch: int, recipe: str, seed: int):
         self.batch, self.seed = batch, seed
-        blocks = [_block(i, min(BLOCK, n), recipe, seed, least) for i in range(-(-n // BLOCK))]
+        blocks = [_block(i, min(BLOCK, n), recipe, seed) for i in range(-(-n // BLOCK))]
         self.lrs, self.xp, self.labels = (torch.cat(parts)[:n] for parts in zip(*blocks, strict=True))
 
     def rows(self, step: int) -> Tensor:
@@ -65,10 +67,35 @@ class PairPool:
         return self.lrs[rows], self.xp[rows]
 
 
-def _block(number: int, n: int, recipe: str, seed: int, least: float) -> tuple[Tensor, Tensor, Tensor]:
+class PairLoss(nn.Module):
+    """What the contrastive stage minimises, on what the frozen encoders have made of all pairs, once.
+
+    ``features`` : LRS tokens (n, n_tok, d_model) in half precision, of 38 kB a pair for ``small``, and XP latents (n, d_latent).
+    """
+
+    def __init__(self, alignment: Alignment):
+        super().__init__()
+        self.alignment = alignment
+
+    def forward(self, tokens: Tensor, latent: Tensor, lrs: Tensor, xp: Tensor) -> dict[str, Tensor]:
+        return self.alignment.losses({"lrs": (tokens.float(), None), "xp": (latent,)}, {"lrs": lrs, "xp": xp})
+
+    @torch.no_grad()
+    def features(self, pool: PairPool) -> tuple[Float16[Tensor, "n n_tok d_model"], Float[Tensor, "n d_latent"]]:
+        config, device = self.alignment.lrs.config, next(self.parameters()).device
+        tokens = torch.empty(len(pool.lrs), config.n_tok, config.d_model, dtype=torch.float16)
+        latent = torch.empty(len(pool.lrs), self.alignment.xp.config.d_latent)
+        for start in tqdm(range(0, len(tokens), 256), desc="features", mininterval=10):
+            rows = slice(start, start + 256)
+            tokens[rows] = self.alignment.features("lrs", pool.lrs[rows].to(device))[0].cpu()
+            latent[rows] = self.alignment.features("xp", pool.xp[rows].to(device))[0].cpu()
+        return tokens, latent
+
+
+def _block(number: int, n: int, recipe: str, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     survey = replace(PRETRAINING, population=POPULATIONS[number % len(POPULATIONS)])
     own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    pairs = simulate_pairs(survey, n, seed=own, strength=np.random.default_rng(own).uniform(least, 1.0, n), recipe=recipe)
+    pairs = simulate_pairs(survey, n, seed=own, strength=np.random.default_rng(own).uniform(0.0, 1.0, n), recipe=recipe)
     return *pairs.tensors(), torch.as_tensor(np.stack([pairs.lrs.label(k) for k in HEAD_LABELS], 1), dtype=torch.float32)
 
 
@@ -94,21 +121,32 @@ def pretrain_pair(spectrum: FoundationModel, preset: str, folder: Path, config: 
     alignment = Alignment(spectrum.encoder, xp, replace(ALIGNMENTS[preset], variant=variant), seed)
     if variant != "base" and not alignment.config.standardized:
         alignment.set_scaling(pool.lrs, pool.xp)
-    train(alignment, pool, stages["alignment"], folder, "alignment")
+    _align(alignment, pool, stages["alignment"], folder)
     training = {**asdict(config), "variant": variant, "seed": seed, "stages": {k: asdict(v) for k, v in stages.items()}}
     model = AlignedModel(AlignedCard(spectrum.card, alignment.card(), load_library("xp").sha256, {}, training))
     model.alignment.load_state_dict(alignment.state_dict())
     model.to(next(alignment.parameters()).device)
-    calm = PairPool(min(N_HEADS, config.n_pairs), config.batch, spectrum.card.recipe, seed + 2000, least=0.0)
-    sigma = {m: fit_heads(model.heads[m], _features(model, m, getattr(calm, m)), calm.labels, folder / m, seed) for m in OTHER}
+    fresh = PairPool(min(N_HEADS, config.n_pairs), config.batch, spectrum.card.recipe, seed + 2000)
+    sigma = {m: fit_heads(model.heads[m], _embedded(model, m, getattr(fresh, m)), fresh.labels, folder / m, seed) for m in OTHER}
     if variant != "base":
         _measure_errors(model, N_ERRORS, seed + 1)
     model.card = replace(model.card, sigma=sigma, training={**training, "seconds": round(time.time() - began)})
     return model.eval()
 
 
+def _align(alignment: Alignment, pool: PairPool, config: TrainConfig, folder: Path) -> None:
+    """The contrastive stage; nothing is computed where it is finished already."""
+    loss, features = PairLoss(alignment), []
+
+    def batches(step):
+        features[:] = features or loss.features(pool)
+        rows = pool.rows(step)
+        return *(part[rows] for part in features), *pool(step)
+    train(loss, batches, config, folder, "alignment")
+
+
 @torch.no_grad()
-def _features(model: AlignedModel, m: str, flux: Tensor) -> Tensor:
+def _embedded(model: AlignedModel, m: str, flux: Tensor) -> Tensor:
     model.eval()
     device = next(model.parameters()).device
     return torch.cat([model.alignment.embed(m, part.to(device)).cpu() for part in flux.split(256)])

@@ -19,8 +19,8 @@ def read(source, *, objects: str = "stars", **stated) -> SpectraSet:
     ----------
     source : one of
 
-        - the name of a manifest (``"miles"``, ``"stelib"``, ``"lamost_lrs"``), whose file is looked for in the folder that the environment
-          variable ``SPECTRAKIT_DATA`` names;
+        - the name of a manifest of spectra (``"miles"``, ``"stelib"``, ``"lamost_lrs"``, ``"gaia_xp"``), whose file is looked for in the folder that the
+          environment variable ``SPECTRAKIT_DATA`` names; where it is not, MILES and STELIB are fetched from their public origin, file by file, and kept;
         - the path of a file, gzipped or not: LAMOST LRS, DESI coadd or spectra, SDSS spec, MaStar goodspec, APOGEE apStar or aspcapStar, Gaia XP
           continuous or sampled (CSV, ECSV, FITS, VOTable), plain CSV or npz, or what ``SpectraSet.write`` made (``.safetensors``);
         - what SPARCL's ``client.retrieve`` returned, or a ``specutils.Spectrum``.
@@ -37,7 +37,8 @@ def read(source, *, objects: str = "stars", **stated) -> SpectraSet:
     Raises
     ------
     DataFileError
-        Unknown name or format; a file that is missing, damaged, or not the one that the manifest describes; something is not stated.
+        Unknown name or format; a file that is missing, damaged, or not the one that the manifest describes; the network is forbidden
+        (``SPECTRAKIT_OFFLINE``) or not there; something is not stated.
     SpectrumError
         Objects that are no stars.
     """

@@ -15,12 +15,15 @@ from ..errors import DataFileError
 from ..manifests import Manifest
 from ..spectra import SpectraSet, label_table
 from ..surveys import get_survey
-from . import local
+from . import local, originals
+from .assembly import STARS, nothing_stellar
 from .noise import estimate_ivar
 
 
 def read(manifest: Manifest) -> SpectraSet:
     """All spectra of a manifest, (n, n_pix), with every row kept: unlabelled stars and objects that are no stars too.
+
+    They come from the file under ``SPECTRAKIT_DATA``, or where that is not and the manifest has public originals, from these (``readers.originals``).
 
     A pixel is masked where flux is not finite or exactly 0 (no data), where the survey flags it or gives ``ivar`` <= 0, and, for spectra
     without measured errors, where flux <= 0: that is a defect of a library spectrum, which has no noise to speak of.
@@ -28,14 +31,27 @@ def read(manifest: Manifest) -> SpectraSet:
     Raises
     ------
     DataFileError
-        As ``readers.local.content``; or the file lacks an array that the manifest names.
+        As ``readers.local.content`` and ``readers.fetch.fetch_all``; the file lacks an array that the manifest names; the manifest is of no spectra.
     """
-    arrays = _arrays(local.content(manifest, "spectra"), manifest)
+    if manifest.kind != "spectra":
+        files = ", ".join(entry["file"] for entry in manifest.public())
+        raise DataFileError(f"{manifest.name!r} cannot be read by name. " + (manifest.query["read"] if manifest.query else
+                            f"It is files: fetch({manifest.name!r}, FILE), FILE one of {files}." if files else f"Its files are listed on {manifest.home}."))
+    if manifest.originals and local.find(manifest.file("spectra")["file"]) is None:
+        try:
+            return originals.read(manifest, lambda arrays, notes: assemble(arrays, manifest, "originals", notes))
+        except DataFileError as error:
+            raise DataFileError(f"{local.missing(manifest, manifest.file('spectra')['file'])} Nor did the originals come: {error}") from error
+    return assemble(_arrays(local.content(manifest, "spectra"), manifest), manifest, manifest.file("spectra")["sha256"], [])
+
+
+def assemble(arrays: dict[str, np.ndarray], manifest: Manifest, sha256: str, notes: list[str]) -> SpectraSet:
+    """The set that a manifest's declarations make of its arrays."""
     flux = _array(arrays, "flux", manifest).astype("f8")
     ivar, mask = _noise(arrays, flux, manifest)
     wave = (_array(arrays, "wave", manifest).astype("f8") * u.Unit(manifest.wave_unit)).to_value(u.AA)
-    labels, notes = _labels(arrays, manifest)
-    provenance = {"origin": manifest.title, "manifest": manifest.name, "sha256": manifest.file("spectra")["sha256"], "label_scale": manifest.scale, "history": notes}
+    labels, more = _labels(arrays, manifest)
+    provenance = {"origin": manifest.title, "manifest": manifest.name, "sha256": sha256, "label_scale": manifest.scale, "history": [*notes, *more]}
     return SpectraSet(wave=wave, flux=np.where(mask, 0, flux), ivar=ivar, mask=mask, labels=labels, survey=manifest.name, medium=manifest.medium,
                       frame=manifest.frame, resolution=_resolution(wave, manifest), normalization="none", noise=manifest.noise["kind"], provenance=provenance)
 
@@ -70,7 +86,11 @@ def _labels(arrays, manifest):
         if "missing" in entry:
             value = np.where(value == entry["missing"], np.nan, value)
         columns[name] = value.astype("f8") * u.Unit(entry["unit"]) if "unit" in entry else value
-    return label_table(**columns), notes
+    if "object_class" in columns:
+        columns["object_class"] = np.char.lower(columns["object_class"])
+    labels = label_table(**columns)
+    nothing_stellar(labels, (*STARS, "unknown"))  # what a pipeline could not classify may be a star of the literature, with its labels; it stays marked
+    return labels, notes
 
 
 def _joined(arrays, table, column, kind):

@@ -55,8 +55,15 @@ def _labels(labels):
         elif unit is not None:
             values = np.ma.filled(np.ma.asarray(getattr(values, "value", values)).astype("f8"), np.nan)
         table[name] = Column(np.array(values), unit=unit, description=origin)
-    other = ~np.isin(table["object_class"], STARS)
-    for name in table.colnames:
-        if name.removesuffix("_err") in STELLAR:
-            table[name][other] = np.nan
+    nothing_stellar(table)
     return table
+
+
+def nothing_stellar(labels: Table, keep: tuple[str, ...] = STARS) -> None:
+    """Take the stellar labels from the rows whose ``object_class`` is none of ``keep``, in place: a galaxy has no ``logg``."""
+    if "object_class" not in labels.colnames:
+        return
+    other = ~np.isin(labels["object_class"], keep)
+    for name in labels.colnames:
+        if name.removesuffix("_err") in STELLAR:
+            labels[name][other] = np.nan

@@ -66,17 +66,16 @@ def kind(source: Source) -> str:
         A web page, or nothing that the kit knows.
     """
     head = source.data[:1024].lstrip()
-    lower = head.lower()
     if source.data.startswith(b"SIMPLE  ="):
         return "fits"
     if source.data.startswith(b"PK\x03\x04"):
         return "npz"
     if source.data[8:9] == b"{" and int.from_bytes(source.data[:8], "little") < len(source.data):
         return "safetensors"
-    if lower.startswith((b"<!doctype html", b"<html")) or b"<html" in lower:
+    if is_page(head):
         raise DataFileError(f"{source.path.name} is a web page (HTML), not data: the server answered with an error or a login page. Look at it in a browser, "
                             "and download the file anew.")
-    if b"<votable" in lower:
+    if b"<votable" in head.lower():
         return "votable"
     if head.startswith(b"# %ECSV"):
         return "ecsv"
@@ -84,6 +83,12 @@ def kind(source: Source) -> str:
         return "csv"
     raise DataFileError(f"{source.path.name} starts with {source.data[:8]!r}, which is none of FITS, npz, safetensors, VOTable, ECSV or CSV text. "
                         f"{ANEW}")
+
+
+def is_page(head: bytes) -> bool:
+    """True for the beginning of a web page: what a server sends instead of a file when it cannot or will not."""
+    lower = head.lstrip().lower()
+    return lower.startswith(b"<!doctype html") or b"<html" in lower
 
 
 def table(source: Source, kind: str) -> Table:

@@ -30,7 +30,7 @@ def content(manifest: Manifest, role: str) -> bytes:
     entry = manifest.file(role)
     path = find(entry["file"])
     if path is None:
-        raise DataFileError(_missing(manifest, entry["file"]))
+        raise DataFileError(missing(manifest, entry["file"]))
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -43,7 +43,8 @@ def content(manifest: Manifest, role: str) -> bytes:
     return data
 
 
-def _missing(manifest: Manifest, file: str) -> str:
+def missing(manifest: Manifest, file: str) -> str:
+    """What to say when the file is nowhere."""
     root = os.environ.get(VARIABLE)
     if not root:
         state = "is not set"

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spectrakit.errors import SpectrumError
 from spectrakit.models.spectrum_transformer import PRESETS, XP_PRESETS, Attention, SpectrumTransformer, TransformerConfig
 from spectrakit.weights import load_tensors
 
@@ -28,11 +29,10 @@ def paper(presets, **options):
 # defaults ------------------------------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["small", "tiny"])
-def test_shipped_weights_keep_their_behaviour(name):
-    """Their cards are older than these options, or say the defaults."""
+def test_shipped_weights_are_of_the_preset(name):
     tensors, meta = load_tensors(files("spectrakit") / "assets" / f"{name}.safetensors")
     config = TransformerConfig(**meta["card"]["encoder"])
-    assert (config.keep_mean, config.ddof, config.double_scaled, config.published_chunks, config.leak) == (False, 0, False, False, True)
+    assert (config.keep_mean, config.ddof, config.double_scaled, config.published_chunks, config.leak) == (False, 0, False, False, False)
     model = SpectrumTransformer(config, 0)
     model.load_state_dict({k.removeprefix("encoder."): v for k, v in tensors.items() if k.startswith("encoder.")})
     assert asdict(PRESETS[name]) == asdict(config)
@@ -63,7 +63,7 @@ def test_xp_trains_and_leaks_nothing():
     hidden = torch.zeros(4, 24, dtype=torch.bool)
     hidden[:, :5] = True
     assert not model.copyable(hidden)[:, :4].any()
-    tokens = model.tokenize(flux)
+    tokens = model.tokenize(flux, hidden)
     restored = model.restore(model.encode(tokens, hidden))
     squares = (restored - tokens)[:, :5].square()
     expected = (squares[:, 0, :2].sum() + squares[:, 1:, 2].sum()) / (4 * 6)
@@ -173,7 +173,7 @@ def test_loss_without_the_leak_against_numpy():
     model = SpectrumTransformer(replace(SMALL_GRID, leak=False), 0).requires_grad_(False)
     flux, hidden = 1 + 0.2 * numbers(3, 57), torch.zeros(3, SMALL_GRID.n_tok, dtype=torch.bool)
     hidden[0, 4:7], hidden[1, 0:3], hidden[2, 12] = True, True, True
-    tokens = model.tokenize(flux)
+    tokens = model.tokenize(flux, hidden)
     restored = model.restore(model.encode(tokens, hidden)).numpy()
     total, n_counted = 0.0, 0
     for n in range(3):
@@ -185,6 +185,27 @@ def test_loss_without_the_leak_against_numpy():
     assert float(model.masked_loss(flux, hidden)) == pytest.approx(total / n_counted, rel=1e-5)
     leaky = SpectrumTransformer(SMALL_GRID, 0).requires_grad_(False)
     assert float(leaky.masked_loss(flux, hidden)) != pytest.approx(total / n_counted, rel=1e-3)
+
+
+def test_statistics_without_the_leak_are_of_visible_pixels():
+    """Against numpy; and what is hidden, however it looks, changes no token that is seen."""
+    flux, hidden = (1 + 0.2 * numbers(3, 57)).double(), torch.zeros(3, SMALL_GRID.n_tok, dtype=torch.bool)
+    hidden[0, 4:7], hidden[1, 9], hidden[2, 0] = True, True, True
+    careful = SpectrumTransformer(replace(SMALL_GRID, leak=False), 0)
+    gone = ~careful.shown(hidden)
+    assert gone.sum(1).tolist() == [3 * 8 - 2 * 4 - 2 * 4, 0, 0]                      # a lone window's pixels stand in its neighbours
+    tokens = careful.tokenize(flux, hidden).numpy()
+    for row, f, hide in zip(tokens, flux.numpy(), gone.numpy(), strict=True):
+        assert row[0, 0] == pytest.approx(np.log10(f[~hide].std()), rel=1e-12)
+        np.testing.assert_allclose(row[1, 1:], ((f - f[~hide].mean()) / f[~hide].std())[:8], rtol=1e-10)
+    other = torch.where(gone, 7.0, flux)
+    seen = ~hidden[0]
+    assert torch.equal(careful.tokenize(other, hidden)[0, seen], careful.tokenize(flux, hidden)[0, seen])
+    leaky = SpectrumTransformer(SMALL_GRID, 0)
+    assert not torch.equal(leaky.tokenize(other, hidden)[0, seen], leaky.tokenize(flux, hidden)[0, seen])
+    torch.testing.assert_close(leaky.tokenize(flux, hidden), careful.tokenize(flux))
+    with pytest.raises(SpectrumError, match="A spectrum is constant, or wholly hidden"):
+        careful.tokenize(flux, torch.ones_like(hidden))
 
 
 def test_copying_lowers_the_leaky_loss_alone():

@@ -49,6 +49,22 @@ def test_pairs_are_pairs(pool):
     assert abs(np.corrcoef(depth, pool.labels[:, 0])[0, 1]) > 0.2
 
 
+def test_features_made_once_give_the_losses_of_the_spectra(pool):
+    """Of the same rows, to the precision the tokens are kept in."""
+    alignment = load_model("tiny_aligned").alignment
+    loss, rows = pairs.PairLoss(alignment), pool.rows(3)
+    tokens, latent = loss.features(pool)
+    assert (tokens.dtype, tokens.shape, latent.shape) == (torch.float16, (512, 147, 32), (512, 8))
+    lrs, xp = pool(3)
+    with torch.no_grad():
+        found, expected = loss(tokens[rows], latent[rows], lrs, xp), alignment(lrs, xp)
+        mixed = loss(tokens[rows.flip(0)], latent[rows], lrs, xp)
+    assert list(found) == list(expected) == ["contrast", "predict", "reconstruct"]
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=2e-3, atol=0)
+        assert mixed[name] > 1.02 * expected[name]
+
+
 def test_a_trained_pair_keeps_the_encoder_and_knows_its_errors(tmp_path):
     spectrum = load_model("tiny")
     before = {k: v.clone() for k, v in spectrum.encoder.state_dict().items()}

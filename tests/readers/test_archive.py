@@ -35,7 +35,7 @@ def shelf(tmp_path, monkeypatch):
         if extra is not None:
             files.append({"file": "extra.csv.gz", "role": "labels", "bytes": len(extra), "sha256": hashlib.sha256(extra).hexdigest()})
         manifest = dict(
-            name="toy", title="Toy", what="a test", home="http://example.org", licence="none", origin=[{"repository": "a/b", "commit": "c" * 40}],
+            name="toy", kind="spectra", title="Toy", what="a test", home="http://example.org", licence="none", origin=[{"repository": "a/b", "commit": "c" * 40}],
             citation=["@article{Toy, doi = {10.1/toy}}"], files=files, wave_unit="nm", medium="air", frame="rest", resolution={"fwhm": 2.0},
             noise={"kind": "estimated", "correlation": 2.0, "floor": 0.005}, scale="toy", labels={"star": {"column": "key", "source": "x"}})
         (tmp_path / "manifests" / "toy.yml").write_text(yaml.safe_dump({**manifest, **changes}))
@@ -145,8 +145,11 @@ def test_what_is_no_npz_is_refused_even_with_the_right_hash(shelf):
 def test_absent_data_say_variable_file_origin_and_what_to_do(monkeypatch, tmp_path):
     origin = r"Public origin of the data: http://miles.iac.es; github.com: sdss/mangadap mangadap/data/\S+ \(commit 996b46cb9739\); cite doi:10.1111"
     todo = "Set it to a folder that holds real/miles.npz or miles.npz. "
+    offline = r"Nor did the originals come: MILES_res2.50_star_m0001V.fits and 725 more of 'miles' are not in .*, and SPECTRAKIT_OFFLINE forbids the network"
+    monkeypatch.setenv("SPECTRAKIT_OFFLINE", "1")
+    monkeypatch.setenv("SPECTRAKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SPECTRAKIT_DATA", raising=False)
-    with pytest.raises(DataFileError, match=f"miles.npz, the data of 'miles', was not found: SPECTRAKIT_DATA is not set. {todo}{origin}"):
+    with pytest.raises(DataFileError, match=f"miles.npz, the data of 'miles', was not found: SPECTRAKIT_DATA is not set. {todo}{origin}.* {offline}"):
         read("miles")
     monkeypatch.setenv("SPECTRAKIT_DATA", str(tmp_path))
     with pytest.raises(DataFileError, match="SPECTRAKIT_DATA is '.*', which holds neither real/miles.npz nor miles.npz"):
@@ -154,6 +157,26 @@ def test_absent_data_say_variable_file_origin_and_what_to_do(monkeypatch, tmp_pa
     monkeypatch.setenv("SPECTRAKIT_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(DataFileError, match="SPECTRAKIT_DATA is '.*nowhere', which is no folder"):
         read("miles")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_is_no_star_loses_its_stellar_labels_and_is_flagged(shelf):
+    labels = {"star": {"column": "key", "source": "x"}, "teff": {"unit": "K", "source": "x"}, "teff_err": {"unit": "K", "source": "x"},
+              "z": {"unit": "", "source": "x"}, "object_class": {"column": "kind", "source": "x"}}
+    made = arrays(teff=np.array([5000.0, 5500, 6000, 7000]), teff_err=np.full(4, 50.0), z=np.full(4, 0.1), kind=np.array(["STAR", "GALAXY", "Unknown", ""]))
+    shelf(npz(**made), labels=labels)
+    found = read("toy").labels
+    assert list(found["object_class"]) == ["star", "galaxy", "unknown", ""]
+    np.testing.assert_array_equal(found["teff"], [5000, np.nan, 6000, 7000])
+    np.testing.assert_array_equal(found["teff_err"], [50, np.nan, 50, 50])
+    np.testing.assert_array_equal(found["z"], np.full(4, 0.1))
+
+
+@pytest.mark.parametrize("name, todo", [("desi_edr", "Ask SPARCL for it"), ("apogee_dr17", "give it to spectrakit.crossmatch.by_position"), ("spectrafm", "on https://zenodo"),
+                                        ("specclip_weights", r"It is files: fetch\('specclip_weights', FILE\), FILE one of lrs_encoder.ckpt, ")])
+def test_what_cannot_be_read_by_name_says_what_to_do(name, todo):
+    with pytest.raises(DataFileError, match=f"'{name}' cannot be read by name. .*{todo}"):
+        read(name)
 
 
 def test_a_truncated_or_altered_file_is_refused_before_it_is_parsed(shelf, monkeypatch):
@@ -182,7 +205,7 @@ def test_an_unreadable_file_is_an_error_of_its_own(shelf, monkeypatch):
 
 
 def test_an_unknown_source_lists_what_can_be_read():
-    with pytest.raises(DataFileError, match="Cannot read 'mils': it is neither a data set .gaia_xp, lamost_lrs, miles, stelib. nor a file. Check name and path"):
+    with pytest.raises(DataFileError, match="Cannot read 'mils': it is neither a data set .apogee_dr17, .*, stelib. nor a file. Check name and path"):
         read("mils")
     for source in ("stars.fits", "miles.npz"):
         with pytest.raises(DataFileError, match=f"There is no file {source}. Check the path"):

@@ -56,6 +56,7 @@ def test_lamost():
     np.testing.assert_allclose(np.diff(np.log10(stars.wave)), 1e-4, rtol=1e-9)
     kinds, counts = np.unique(stars.labels["spclass"], return_counts=True)
     assert dict(zip(kinds.tolist(), counts.tolist(), strict=True)) == {"GALAXY": 6, "STAR": 409, "Unknown": 5}
+    assert [str(kind).upper() for kind in stars.labels["spclass"]] == [kind.upper() for kind in stars.labels["object_class"]]
     assert np.isnan(stars.labels["z"]).sum() == 6  # -9999 in the pipeline's table
     good = stars[np.isfinite(stars.labels["z"]) & (stars.labels["spclass"] == "STAR") & (np.asarray(stars.labels["snr_g"]) > 30)]
     z = np.asarray(good.labels["z"])

@@ -1,0 +1,75 @@
+"""Every widget of the notebooks, touched in JupyterLab by mouse and by keyboard."""
+
+import pytest
+
+from tests.browser import lab as harness
+from tests.browser.widgets import WIDGETS
+
+pytestmark = pytest.mark.browser
+
+TRIAL = ["import ipywidgets, matplotlib.pyplot as plt\nruns = globals().get('runs', 0) + 1\nassert runs == 1, 'run twice'", """
+def show(height, grid):
+    plt.plot([0, height])
+    plt.grid(grid)
+    plt.show()
+    print("height", height)
+
+_ = ipywidgets.interact(show, height=ipywidgets.IntSlider(3, 0, 10), grid=False)
+useless, broken = ipywidgets.Button(description="useless"), ipywidgets.Button(description="broken")
+broken.on_click(lambda _: 1 / 0)
+display(useless, broken, ipywidgets.IntSlider(description="closed", disabled=True), ipywidgets.Dropdown(description="which", options=["a", "b"]))
+"""]
+
+
+def test_the_harness_sees_what_a_user_sees(lab, monkeypatch, tmp_path):
+    with lab.notebook(TRIAL) as notebook:
+        notebook.run_all()
+        slider, box = notebook.widget("height"), notebook.widget("grid")
+        assert [notebook.widget(label).value for label in ("height", "broken", "closed", "which")] == ["3", "broken", "0", "a"]
+        assert [notebook.widget(label).disabled for label in ("height", "grid", "broken", "closed")] == [False, False, False, True]
+        with notebook.redraws():
+            box.click()
+        with notebook.redraws():
+            box.press("Space")
+        assert not box.ticked
+        with notebook.redraws():
+            slider.slide(1.0)
+        assert slider.value == "10" and "height 10" in notebook.text()
+        notebook.screenshot(tmp_path / "seen.png")
+        assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG") and notebook.figure().startswith(b"\x89PNG")
+
+        monkeypatch.setattr(harness, "PATIENCE", 0.5)
+        with pytest.raises(AssertionError, match="the figure is the same after 0 s"), notebook.redraws():
+            notebook.widget("useless").click()
+        monkeypatch.undo()
+        with pytest.raises(AssertionError, match="ZeroDivisionError: division by zero"), notebook.redraws():
+            notebook.widget("broken").click()
+        with pytest.raises(AssertionError, match="AssertionError: run twice"):
+            notebook.run_all()
+
+
+@pytest.mark.parametrize("name", WIDGETS)
+def test_sliders_redraw_and_show_their_values(lab, name):
+    entry = WIDGETS[name]
+    with lab.notebook(entry.cells) as notebook:
+        notebook.run_all()
+        for key in entry.twin:
+            with notebook.redraws():
+                notebook.widget(entry.sliders[0]).press(key)
+        assert notebook.figure() == notebook.figure(cell=-2), "the widget and its static twin differ"
+        for label in entry.sliders:
+            moves(notebook, notebook.widget(label))
+
+
+def moves(notebook, slider):
+    """Mouse and keys change value and figure; the figure depends on nothing but the value."""
+    start, figures = int(slider.value), {}
+    with notebook.redraws():
+        slider.slide(0.5)
+    middle = int(slider.value)
+    assert middle != start
+    for key, value in (("ArrowRight", middle + 1), ("ArrowLeft", middle), ("ArrowUp", middle + 1), ("ArrowDown", middle)):
+        with notebook.redraws():
+            slider.press(key)
+        assert int(slider.value) == value, key
+        assert figures.setdefault(value, notebook.figure()) == notebook.figure(), f"{value}: another figure than before"
