@@ -10,6 +10,7 @@ that print lines ``name: value``.
 
 import argparse
 import multiprocessing
+import os
 import resource
 import sys
 import threading
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--kernel", default="python3", help="a kernel that `jupyter kernelspec list` shows")
     parser.add_argument("--output", type=Path, default=Path("build/tour"))
     arguments = parser.parse_args()
+    os.environ.setdefault("SPECTRAKIT_OFFLINE", "1")  # kernels inherit it: the tour downloads nothing
 
     kernels = KernelSpecManager().find_kernel_specs()
     if arguments.kernel not in kernels:
