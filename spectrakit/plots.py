@@ -14,7 +14,8 @@ NAMES = {"teff": r"$T_{\rm eff}$", "logg": r"$\log g$", "feh": "[Fe/H]", "alpha_
 # vacuum Angstrom; Ralchenko et al., NIST Atomic Spectra Database; the G band is a blend of CH
 LINES = {r"H$\delta$": 4102.89, "Ca I": 4227.92, "CH": 4305.0, r"H$\gamma$": 4341.68, "Fe I": 4384.78, r"H$\beta$": 4862.68, "Mg b": 5174.1, "Fe I ": 5270.8}
 STYLE = {"figure.dpi": 110, "figure.constrained_layout.use": True, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-         "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.0, "svg.hashsalt": "spectrakit"}
+         "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.0, "svg.hashsalt": "spectrakit",
+         "text.usetex": False}                                                       # importing gaiaxpy turns it on, and with it every label into LaTeX
 
 
 def use_style() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spectrakit.errors import MismatchError, SpectrumError
 from spectrakit.models.spectrum_transformer import PRESETS, SpectrumTransformer, TransformerConfig
 
-TINY = PRESETS["tiny"]
+TINY = replace(PRESETS["tiny"], leak=True)
 
 
 def spectra(n):

@@ -5,6 +5,7 @@ import io
 import warnings
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -22,7 +23,8 @@ NOWHERE = container.Source(Path("x.csv"), "", b"")
 @pytest.fixture(scope="module")
 def calibrated():
     """GaiaXPy's own answer for a file: flux and error (n, 343), W / (m2 nm)."""
-    gaiaxpy = pytest.importorskip("gaiaxpy", reason="needs gaiaxpy")
+    with matplotlib.rc_context():                                            # which the import changes
+        gaiaxpy = pytest.importorskip("gaiaxpy", reason="needs gaiaxpy")
 
     def answer(path):
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
