@@ -7,12 +7,10 @@ models that the library was not fitted to. Three draws of training stars. Finish
 """
 
 import argparse
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -51,7 +49,6 @@ if __name__ == "__main__":
     parser.add_argument("--label", default="feh")
     parser.add_argument("--only", nargs="*")
     a = parser.parse_args()
-    torch.set_num_threads(os.cpu_count())
     stars = {name: sk.normalize(sk.simulate("lamost_lrs", n, seed=seed, models=models)) for name, n, seed, models in (
         ("population", 1000, 30_001, "emulator"), ("true models", 500, 30_002, "held_out"))}
     path = Path(f"build/few_labels_{a.models[0]}_{a.label}.csv")
