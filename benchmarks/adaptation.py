@@ -5,7 +5,7 @@
 Targets: `miles` (stars inside the library's hull), `miles_all` (all FGK stars with labels), `stelib`, `lamost`; `desi0`, `desi1`, `desi2`: simulated DESI
 with its declared systematics times 0, 1, 2, training stars of the population, test stars from held-out models (8 spectra of each, the share below [Fe/H] = -1 is the
 library's, not the Galaxy's). A tenth of the labels is added for validation, and counted. Finished pairs of method and split are kept in
-build/adaptation_*.csv and not computed again. The last table: each method less zero-shot, paired by split.
+build/adaptation_*.csv and not computed again; the scores are published in benchmarks/results. The last table: each method less zero-shot, paired by split.
 """
 
 import argparse
@@ -30,9 +30,13 @@ def simulated(strength, n_labels, n_splits):
     """Labelled stars of the emulator and test stars of held-out models, in one set; and the splits."""
     pool = sk.simulate("desi", 3 * n_labels + 500, seed=41, strength=strength)
     test = sk.simulate("desi", 8 * 47, seed=42, strength=strength, models="held_out")
-    stars, rng, n = sk.normalize(sk.concatenate(pool, test)), np.random.default_rng(0), n_labels + n_labels // 10
+    stars, rng, n = sk.normalize(sk.concatenate(pool, test)), np.random.default_rng(0), n_labels + tenth(n_labels)
     draws = [rng.permutation(len(pool)) for _ in range(n_splits)]
     return stars, [Split(np.sort(d[:n_labels]), np.sort(d[n_labels:n]), np.arange(len(pool), len(stars))) for d in draws]
+
+
+def tenth(n_labels):
+    return max(1, round(n_labels / 10))
 
 
 def target(name, n_labels, n_splits):
@@ -44,7 +48,7 @@ def target(name, n_labels, n_splits):
         stars = sk.normalize(stars[(stars.label("teff") > 4200) & (stars.label("teff") < 7000)])
     else:
         stars = real_stars({"lamost": "lamost_lrs"}.get(name, name))
-    return stars, sk.experiments.splits(np.asarray(stars.labels["star"]), n_train=n_labels, n_valid=max(1, n_labels // 10), n_splits=n_splits, seed=0)
+    return stars, sk.experiments.splits(np.asarray(stars.labels["star"]), n_train=n_labels, n_valid=tenth(n_labels), n_splits=n_splits, seed=0)
 
 
 def label_free(method, stars):
@@ -83,7 +87,9 @@ def methods(stars, label):
 def main(a):
     stars, splits = target(a.target, a.labels, a.splits)
     chosen = {name: f for name, f in methods(stars, a.label).items() if (not a.only or name in a.only) and name not in a.without}
-    table = sk.experiments.compare(stars, chosen, a.label, splits, path=Path(f"build/adaptation_{a.target}_{a.label}_{a.labels}.csv"))
+    name = f"adaptation_{a.target}_{a.label}_{a.labels}.csv"
+    table = sk.experiments.compare(stars, chosen, a.label, splits, path=Path("build") / name)
+    table[["method", "split", "regime", "n", "sigma", "bias", "r2", "coverage"]].round(4).to_csv(Path(__file__).parent / "results" / name, index=False)
     columns = ["method", "regime", "n", "sigma", "sigma_scatter", "bias", "r2", "r2_scatter"]
     print(sk.experiments.summary(table)[columns].round(3).to_string(index=False))
     pivot = table.pivot(index=["regime", "split"], columns="method", values="sigma")
