@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "torch first, the largest of them"
 	@$(PY) -m pip install -c constraints.txt torch | $(TERSE)
 	@echo "spectrakit and the rest"
-	@$(PY) -m pip install -c constraints.txt -e ".[notebooks,dev]" | $(TERSE)
+	@$(PY) -m pip install -c constraints.txt -e ".[notebooks,dev,trees]" | $(TERSE)
 	@touch $@ && echo "environment ready: .venv"
 
 tour: $(READY)  ## notebook 00, executed and as HTML; all=1 profile=full device=cuda kernel=NAME

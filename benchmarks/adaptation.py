@@ -65,7 +65,8 @@ def keys(stars):
     return [flux.tobytes() for flux in stars.flux]
 
 
-def methods(stars, label):
+def methods(stars, label, n_labels):
+    components = min(25, 7 * n_labels // 10)                         # fewer than stars
     spectrum, pair, flux = (sk.load_model(name) for name in ("small", "small_aligned", "small_flux"))
     one, two, three = Frozen(spectrum), Frozen(pair), Frozen(flux)
     table = {"zero-shot": label_free(zero_shot(spectrum, label), stars), "zero-shot, projected": label_free(zero_shot(pair, label), stars),
@@ -76,7 +77,8 @@ def methods(stars, label):
     made = rivals(spectrum, label, stars[np.random.default_rng(5).permutation(len(stars))[:UNLABELLED]], one)
     del made["zero-shot"]
     table |= made | {"ridge on projected embedding": linear_probe(pair, label), "Gaussian process on projected embedding": gaussian_process(pair, label),
-                     "ridge on PCA": regressor(lambda k: RidgePCA(), label), "Gaussian process on PCA": regressor(lambda k: GaussianProcessPCA(), label),
+                     "ridge on PCA": regressor(lambda k: RidgePCA(components), label),
+                     "Gaussian process on PCA": regressor(lambda k: GaussianProcessPCA(components), label),
                      "MLP on flux, from scratch": regressor(lambda k: FluxMLP(seed=k), label), "Cannon": regressor(lambda k: Cannon(), label),
                      "physical fit (no label)": label_free(lambda train, valid, test, k: PhysicalFit().fit(test[:0], label).predict(test), stars)}
     slow = {"LoRA1": ("lora1",), "LoRA1+LoRA2": ("lora1", "lora2")}
@@ -86,7 +88,7 @@ def methods(stars, label):
 
 def main(a):
     stars, splits = target(a.target, a.labels, a.splits)
-    chosen = {name: f for name, f in methods(stars, a.label).items() if (not a.only or name in a.only) and name not in a.without}
+    chosen = {name: f for name, f in methods(stars, a.label, a.labels).items() if (not a.only or name in a.only) and name not in a.without}
     name = f"adaptation_{a.target}_{a.label}_{a.labels}.csv"
     table = sk.experiments.compare(stars, chosen, a.label, splits, path=Path("build") / name)
     table[["method", "split", "regime", "n", "sigma", "bias", "r2", "coverage"]].round(4).to_csv(Path(__file__).parent / "results" / name, index=False)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.widgets [--names gaps] [--changes 30]
 
-Widgets are those of tests/browser/widgets.py. A slider walks from its first value upwards (values never seen: first visits, as many as it has),
-then to and fro over the same values (later visits). "screen" ends two frames after the new image is decoded, so it is too long by up to one frame
-(17 ms), never too short. "Python" is the time the kernel is busy with the message that brought the change, by its own clock; the browser, JupyterLab's
-server and what they send each other are the rest. On a busy machine nothing here means much: the load is printed.
+Widgets are those of tests/browser/widgets.py, the LoRA lab with larger models than there. A slider walks from its first value upwards (values never
+seen: first visits, as many as it has), then to and fro over the same values (later visits). "screen" ends two frames after the new image is decoded,
+so it is too long by up to one frame (17 ms), never too short. "Python" is the time the kernel is busy with the message that brought the change, by
+its own clock; the browser, JupyterLab's server and what they send each other are the rest. On a busy machine nothing here means much: the load is
+printed.
 """
 
 import argparse
@@ -19,7 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.browser.lab import Notebook, Widget, running
-from tests.browser.widgets import WIDGETS
+from tests.browser.widgets import WIDGETS, lora_lab
+
+# of the size that the notebook shows: with LoRA1 the encoder reads every star, without it nothing but a head is run
+TIMED = WIDGETS | {"lora": lora_lab("small", 100, ("LoRA1 rank",)), "lora, head": lora_lab("small", 100, ("LoRA2 rank",), off=("lora1",))}
 
 WATCH = """() => {
     const output = panel.content.widgets.at(-1).node.querySelector('.jp-Cell-outputArea');
@@ -67,16 +71,16 @@ def walk(notebook: Notebook, widget: Widget, n: int) -> Iterator[tuple[str, np.n
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--names", nargs="+", default=list(WIDGETS), choices=list(WIDGETS))
+    parser.add_argument("--names", nargs="+", default=list(TIMED), choices=list(TIMED))
     parser.add_argument("--changes", type=int, default=30)
     a = parser.parse_args()
     print(f"{os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; milliseconds")
     print(f"{'widget':12s}{'slider':12s}{'visit':8s}{'n':>3s}{'screen median':>15s}{'95 %':>7s}{'Python median':>15s}{'95 %':>7s}")
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as lab:
         for name in a.names:
-            with lab.notebook(WIDGETS[name].cells) as notebook:
+            with lab.notebook(TIMED[name].cells) as notebook:
                 notebook.run_all()
-                for slider in WIDGETS[name].sliders:
+                for slider in TIMED[name].sliders:
                     for visit, times in walk(notebook, notebook.widget(slider), a.changes):
                         (screen, python), (screen_95, python_95) = np.quantile(times, (0.5, 0.95), axis=0)
                         print(f"{name:12s}{slider:12s}{visit:8s}{len(times):3d}{screen:15.0f}{screen_95:7.0f}{python:15.0f}{python_95:7.0f}", flush=True)

@@ -15,8 +15,10 @@ _NAMES = {
     "read": "readers", "load_library": "library", "load_model": "models.shipped", "FoundationModel": "models.foundation", "AlignedModel": "models.aligned",
     "adapt": "adaptation.fit", "adapt_unlabelled": "adaptation.unlabelled", "load_fit": "adaptation.files", "Placement": "adaptation.placements",
     "Pairs": "pairs", "simulate_pairs": "pairs", "cite": "manifests", "fetch": "readers.fetch",
+    "report": "reporting",
 }
-_MODULES = ("metrics", "plots", "surveys", "experiments", "retrieval", "translation", "binaries", "crossmatch", "store", "multimodal", "manifests")
+_MODULES = ("metrics", "plots", "surveys", "experiments", "retrieval", "translation", "binaries", "crossmatch", "store", "multimodal", "manifests",
+            "objects", "novelty", "widgets")
 __all__ = [*_NAMES, *_MODULES]
 
 

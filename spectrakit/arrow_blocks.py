@@ -60,7 +60,7 @@ def described(kind: pa.Schema) -> dict:
 
 def batch(stars: SpectraSet, kind: pa.Schema, number: int) -> pa.RecordBatch:
     """The set as one record batch, pixels in float32 with their CRC-32 a row; ``number`` is the set's, for messages."""
-    pixels = [_float32(stars, name, number) for name in ("flux", "ivar")] + [stars.mask.astype("u1")]
+    pixels = [_float32(stars, name, number) for name in ("flux", "ivar")] + [stars.mask.astype("u1", order="C")]
     columns = [_lists(array) for array in pixels] + [pa.array(_crc_rows(pixels))]
     for name in stars.labels.colnames:
         column = _plain(stars.labels[name])
@@ -112,7 +112,7 @@ def _plain(column):
 def _float32(stars, name, number):
     wide = np.where(stars.mask, 0, getattr(stars, name))
     with np.errstate(over="ignore", under="ignore"):
-        narrow = wide.astype("f4")
+        narrow = wide.astype("f4", order="C")  # a row's pixels side by side, however they lay in the set
     lost = ~np.isfinite(narrow) | ((wide != 0) & (np.abs(narrow) < np.finfo("f4").tiny))
     if lost.any():
         raise SpectrumError(f"{name} of set {number} has values that float32 cannot hold ({wide[lost][0]:.3g}); multiply flux by a constant first, and ivar by "

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 
 from . import manifests
 from .errors import LabelError, MismatchError
-from .readers.assembly import STARS
+from .objects import STARS, is_star
 from .spectra import LABEL_UNITS, SpectraSet
 from .splits import Split, splits
 from .surveys import COMMON
@@ -162,7 +162,7 @@ def desi_apogee(desi: SpectraSet, apogee: Table, *, seed: int, radius: float | i
     columns = {"feh": ("fe_h", "dex"), "teff": ("teff", "K"), "logg": ("logg", "dex")}
     match = by_position(desi, catalogue, columns, radius=radius, scale="ASPCAP of DR17")
     labelled, more = _brightest(match.stars)
-    others, repeated = _brightest(desi[np.isin(desi.labels["object_class"], STARS) & ~np.isin(desi.labels["star"], match.stars.labels["star"])])
+    others, repeated = _brightest(desi[is_star(desi) & ~np.isin(desi.labels["star"], match.stars.labels["star"])])
     limit = manifests.load("desi_edr").query["cuts"][0]["value"]
     bright = np.flatnonzero(_snr(others) >= limit)
     if len(labelled) <= n_train + n_valid or len(bright) < n_unlabelled:

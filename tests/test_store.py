@@ -29,6 +29,7 @@ def made(n, seed=0, n_pix=N_PIX, scale=1.0, **changes):
     mask = rng.random((n, n_pix)) < 0.1
     flux, ivar = rng.normal(1, 0.1, (n, n_pix)) * scale, rng.uniform(50, 150, (n, n_pix)) / scale**2
     flux[mask], ivar[mask] = np.nan, np.inf
+    flux, ivar, mask = map(np.asfortranarray if seed % 2 else np.asarray, (flux, ivar, mask))  # chosen columns, as normalising makes them, lie so in memory
     about = dict(survey="lamost_lrs", medium="vacuum", frame="rest", normalization="none", noise="measured", provenance={"origin": "made", "history": ["a"]})
     arrays = dict(wave=10 ** (3.6 + 1e-4 * np.arange(n_pix)), flux=flux, ivar=ivar, mask=mask, labels=labels, resolution=np.full(n_pix, 1800.0))
     return SpectraSet(**{**arrays, **about, **changes})

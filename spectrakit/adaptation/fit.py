@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import LabelError, MismatchError
 from ..models.aligned import AlignedModel
 from ..models.foundation import FoundationModel
+from ..objects import require_stars
 from ..spectra import SpectraSet, same_scale
 from .adapters import insert, label_network, load, switched, trainable
 from .frozen import Frozen, prepared
@@ -77,7 +78,27 @@ class Fit:
         ------
         MismatchError
             Spectra the model was not made for, or switches that this fit does not have.
+        SpectrumError
+            Spectra of what is no star (``labels["object_class"]``).
         """
+        members = self._members(stars, on, rank, strength)
+        return members.mean(0).numpy(), torch.sqrt(self.residual_sigma**2 + members.var(0)).numpy()
+
+    def members(self, stars: SpectraSet) -> Float[np.ndarray, "m n"]:
+        """What each member says, in the label's unit; member k has not seen the training stars of ``members.folds`` k."""
+        return self._members(stars, None, None, 1.0).numpy()
+
+    def embed(self, stars: SpectraSet) -> Float[np.ndarray, "n d"]:
+        """What the head of the model reads, before anything was adapted."""
+        return self.frozen(self.model.network(self.label), 2, *prepared(self.model, stars))[0].cpu().numpy()
+
+    def zero_shot(self, stars: SpectraSet) -> Float[np.ndarray, " n"]:
+        """What the model said before it was adapted, in the label's unit."""
+        network = self.model.network(self.label)
+        return evaluate(network, 2, *self.frozen(network, 2, *prepared(self.model, stars))).double().numpy()
+
+    def _members(self, stars, on, rank, strength) -> Float[Tensor, "m n"]:
+        require_stars(stars)
         on, states = self._switches(on, rank, strength)
         inputs, members = prepared(self.model, stars), []
         with switched(self.network, on, strength) if self.placements else nullcontext():
@@ -87,8 +108,7 @@ class Fit:
             for state in states:
                 load(self.network, state)
                 members.append(evaluate(self.network, stage, *features))
-        members = torch.stack(members).double()
-        return members.mean(0).numpy(), torch.sqrt(self.residual_sigma**2 + members.var(0)).numpy()
+        return torch.stack(members).double()
 
     def status(self, on: Sequence[str] | None = None, rank: Mapping[str, int] | None = None, strength: float | int = 1.0):
         """pandas table, one row an adapted Linear (or trained part): placement, module, kind, rank, alpha, parameters, norm, on, share.
@@ -125,9 +145,10 @@ class Fit:
         return on, states
 
 
-def adapt(model: FoundationModel | AlignedModel, train: SpectraSet, *, label: str, placement: str | Placement | Sequence[str | Placement],
-          seed: int, validation: SpectraSet | None = None, steps: int = 150, lr: float | None = None,
-          progress: bool | Callable[[int, int], object] = False, frozen: Frozen | None = None) -> Fit:
+def adapt(model: FoundationModel | AlignedModel, train: SpectraSet, *, label: str, placement: str | Placement | Sequence[str | Placement] | None = None,
+          seed: int, recipe: str | None = None, validation: SpectraSet | None = None, steps: int = 150, lr: float | None = None,
+          progress: bool | Callable[[int, int], object] = False, frozen: Frozen | None = None,
+          weights: Float[np.ndarray, " n"] | None = None, rehearsal: SpectraSet | None = None):
     """Adapt ``model`` to the survey of ``train`` with its labels.
 
     Five members are trained, each on four fifths of the stars. What each did not see, and the validation stars, decide when all of them stop: at
@@ -140,18 +161,30 @@ def adapt(model: FoundationModel | AlignedModel, train: SpectraSet, *, label: st
         (projection) and ``"lora4"`` (head on the projected embedding) with an aligned pair. Any of them together: ``("lora1", "lora2")``; other ranks
         and kinds: ``Placement``. Alone, for comparison: ``("full",)`` fine-tunes every weight, ``("head",)`` the head, ``("residual",)`` trains a small
         network beside it.
+    recipe : ``"robust"`` in place of a placement: ``model`` and the shipped flux model are adapted both and held back where labels are few. It returns
+        a ``remedies.robust.Robust``, which predicts like a ``Fit``, has intervals that cover and warns of stars without support. It helps where labels are
+        few and some regime, such as [Fe/H] < -1, has a handful of them; see ``docs/metal_poor.md`` for where it does not.
     seed : of the adapters' initial weights, the folds and the order of the stars.
     steps, lr : of AdamW with batches of 16, linear warm-up and cosine decay. ``lr`` by default 1e-3; 2e-4 for ``"full"``, 1e-2 for the kinds vera and ia3.
     progress : True for a bar; or a function called with steps done and in all, which may raise to stop.
     frozen : results of the frozen parts to share between fits, ``Frozen(model)``.
+    weights : (n,) of the training stars in the loss, any unit; see ``remedies.density``. None: all alike.
+    rehearsal : further spectra with ``label``, not in the budget and not on the target's label scale either: simulated ones, or ones labelled by the model itself
+        (``remedies.rehearsal``). Each step sees as many of them as of the training stars; they have no say in when to stop.
 
     Raises
     ------
     LabelError
         No head for the label, a star without it, or fewer than 10 training stars.
     MismatchError
-        Spectra the model was not made for, a placement that does not fit it, or fewer steps than checks.
+        Neither a placement nor a recipe, or both; spectra the model was not made for, a placement that does not fit it, or fewer steps than checks.
     """
+    if (recipe is None) == (placement is None) or recipe not in (None, "robust"):
+        raise MismatchError(f"placement={placement!r} and recipe={recipe!r}; expected one of them: placement=('lora2',) and the like, or recipe='robust'.")
+    if recipe is not None:
+        from ..remedies.robust import robust_beside_flux
+        return robust_beside_flux(model, train, frozen, label=label, seed=seed, validation=validation, steps=steps, lr=lr, progress=progress, weights=weights,
+                                  rehearsal=rehearsal)
     model.require_label(label)
     if len(train) < 2 * N_MEMBERS:
         raise LabelError(f"{len(train)} training stars; at least {2 * N_MEMBERS} are needed, each member leaves a fifth of them out.")
@@ -165,13 +198,25 @@ def adapt(model: FoundationModel | AlignedModel, train: SpectraSet, *, label: st
     network = insert(model.network(label), placement, seed)
     stage, inputs = first_stage(trainable(network)), prepared(model, *sets)
     y = torch.as_tensor(np.concatenate([s.label(label) for s in sets]), dtype=torch.float32, device=inputs[0].device)
-    data = Data(frozen(label_network(network), stage, *inputs), stage, y, len(y) - len(train))
+    data = Data(frozen(label_network(network), stage, *inputs), stage, y, len(y) - len(train), *_beside(label, train, weights, rehearsal, network, stage, frozen, y))
     left_out = folds(train, np.random.default_rng(seed))
     with ticking(progress, N_MEMBERS * steps, "+".join(map(_name, placement))) as tick:
         members = train_members(network, data, left_out, steps, _rate(placement) if lr is None else lr, seed, tick)
     check, history, sigma = choose(members, data, left_out)
     states = [states[check] for states, _ in members]
     return Fit(model, label, placement, network, states, sigma, check * (steps // N_CHECKS), len(y), history, frozen)
+
+
+def _beside(label: str, train: SpectraSet, weights, rehearsal: SpectraSet | None, network, stage: int, frozen: Frozen, y: Tensor) -> tuple:
+    """``weights`` and ``rehearsal`` as ``Data`` has them."""
+    if weights is not None:
+        if weights.shape != (len(train),) or not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
+            raise MismatchError(f"weights has shape {weights.shape}; expected ({len(train)},), one number for each training star, at least 0 and not all 0.")
+        weights = torch.as_tensor(weights / weights.mean(), dtype=y.dtype, device=y.device)
+    if rehearsal is not None:
+        features = frozen(label_network(network), stage, *prepared(frozen.model, rehearsal))
+        rehearsal = features, torch.as_tensor(rehearsal.label(label), dtype=y.dtype, device=y.device)
+    return weights, rehearsal
 
 
 def _rate(placement: tuple) -> float:

@@ -23,12 +23,17 @@ N_MEMBERS, BATCH, N_CHECKS = 5, 16, 15
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """What the first trained ``stage`` takes, of training and then validation stars, and their labels."""
+    """What the first trained ``stage`` takes, of training and then validation stars, and their labels.
+
+    ``weights`` are of the training stars in the loss. ``rehearsal`` are inputs and labels of further stars that all members learn from and none is judged by.
+    """
 
     inputs: tuple[Tensor, ...]
     stage: int
     y: Float[Tensor, " n"]
     n_valid: int
+    weights: Float[Tensor, " m"] | None = None
+    rehearsal: tuple[tuple[Tensor, ...], Float[Tensor, " k"]] | None = None
 
 
 def folds(train: SpectraSet, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
@@ -61,8 +66,10 @@ def _train(network, data: Data, left_out, k: int, steps: int, lr: float, seed: i
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1, (step + 1) / 20) * 0.5 * (1 + np.cos(np.pi * step / steps))
         batch = rows[torch.randint(len(rows), (BATCH,), generator=generator).numpy()]
-        value = label_network(network).run(*(t[batch] for t in data.inputs), first=data.stage)[0]
-        loss = nn.functional.smooth_l1_loss(value / unit, data.y[batch] / unit, beta=0.3)
+        loss = _loss(network, data.stage, data.inputs, data.y, batch, unit, data.weights)
+        if data.rehearsal is not None:
+            inputs, y = data.rehearsal
+            loss = loss + _loss(network, data.stage, inputs, y, torch.randint(len(y), (BATCH,), generator=generator).numpy(), unit)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -71,6 +78,13 @@ def _train(network, data: Data, left_out, k: int, steps: int, lr: float, seed: i
             states.append(state(network))
             predictions.append(_unseen(network, data, unseen))
     return states, torch.stack(predictions)
+
+
+def _loss(network, stage: int, inputs, y, batch, unit, weights=None) -> Float[Tensor, ""]:
+    value = label_network(network).run(*(t[batch] for t in inputs), first=stage)[0]
+    if weights is None:
+        return nn.functional.smooth_l1_loss(value / unit, y[batch] / unit, beta=0.3)
+    return (weights[batch] * nn.functional.smooth_l1_loss(value / unit, y[batch] / unit, beta=0.3, reduction="none")).mean()
 
 
 def _unseen(network, data: Data, rows) -> Float[Tensor, " n"]:

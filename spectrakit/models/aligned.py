@@ -14,6 +14,7 @@ from ..continuum import fill_masked, normalize
 from ..errors import LabelError, MismatchError, SpectrumError
 from ..gaia_xp import WAVE
 from ..library import load_library
+from ..objects import require_stars
 from ..spectra import SpectraSet
 from ..surveys import GAIA_XP, LAMOST
 from ..weights import load_tensors, save_tensors
@@ -97,8 +98,11 @@ class AlignedModel(nn.Module):
         ------
         LabelError
             There is no head for this label.
+        SpectrumError
+            Spectra of what is no star (``labels["object_class"]``).
         """
         self.require_label(label)
+        require_stars(stars)
         m = self.modality(stars)
         embedding = torch.as_tensor(self.embed(stars), device=next(self.parameters()).device)
         value = self.heads[m][label](embedding)[:, 0].double().cpu().numpy()

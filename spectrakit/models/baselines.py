@@ -24,6 +24,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from ..errors import LabelError, MismatchError, SpectrakitError, SpectrumError
+from ..objects import require_stars
 from ..spectra import SpectraSet
 from ..threads import one_thread
 from .heads import LabelHead
@@ -43,7 +44,7 @@ class Regressor(Protocol):
     MismatchError
         Stars that are not normalised, or differ from the training set in grid, medium, frame or normalisation.
     SpectrumError
-        A star without a usable pixel.
+        A star without a usable pixel; what is no star (``labels["object_class"]``).
     LabelError
         Missing labels, or too few labelled stars for the model.
     SpectrakitError
@@ -82,7 +83,8 @@ class Pixels:
         return np.where(stars.mask, self.mean, stars.flux)[:, self.use]
 
     def check(self, stars: SpectraSet) -> None:
-        """Refuse other kinds of spectra, and stars of which nothing is left."""
+        """Refuse other kinds of spectra, what is no star, and stars of which nothing is left."""
+        require_stars(stars)
         if not np.array_equal(stars.wave, self.like.wave):
             raise MismatchError(f"The grid ({stars.wave.size} pixels, {stars.wave[0]:.1f}-{stars.wave[-1]:.1f} A) is not that of the training "
                                 f"set ({self.like.wave.size} pixels, {self.like.wave[0]:.1f}-{self.like.wave[-1]:.1f} A); resample first.")

@@ -8,11 +8,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from . import alignment, spectrum_transformer, xp_autoencoder
+from . import alignment, spectra_fm, spectrum_transformer, star_transformer, xp_autoencoder
 from .alignment import Alignment
 from .foundation import HEADS
 from .heads import LabelHead
 from .projection import CrossAttentionHead, PerceptronHead
+from .request_transformer import RequestTransformer
 from .spectrum_transformer import SpectrumTransformer
 from .xp_autoencoder import XPAutoencoder
 
@@ -49,6 +50,8 @@ NETWORKS: dict[str, Callable[[str], nn.Module]] = {
     "aligned pair, split": lambda size: _aligned(size, "split"),
     "label head on embeddings": lambda size: LabelHead(spectrum_transformer.PRESETS[size].d_model, HEADS[size]),
     "label head on fluxes": lambda size: LabelHead(1462, HEADS[size]),
+    "SpectraFM": lambda size: RequestTransformer(spectra_fm.PRESETS[size], len(spectra_fm.IDENTITY), waves=True, seed=0),
+    "transformer for stars": lambda size: RequestTransformer(star_transformer.PRESETS[size], len(star_transformer.VOCABULARY), waves=False, seed=0),
 }
 
 

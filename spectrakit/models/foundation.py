@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..continuum import fill_masked, require_normalized
 from ..errors import LabelError, MismatchError
 from ..library import load_library
+from ..objects import require_stars
 from ..spectra import SpectraSet
 from ..surveys import get_survey
 from ..weights import load_tensors, save_tensors
@@ -105,13 +106,22 @@ class FoundationModel(nn.Module):
             There is no head for this label.
         MismatchError
             Spectra that it was not made for, see ``prepare``; or the model is untrained.
+        SpectrumError
+            Spectra of galaxies, sky, or what the survey could not classify (``labels["object_class"]``).
         """
+        self.require_label(label)
+        require_stars(stars)
+        return self.from_embedding(self.embed(stars), label)
+
+    @torch.no_grad()
+    def from_embedding(self, embedding: Float[np.ndarray, "n d_model"], label: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """``predict`` of vectors that ``embed`` made: several labels of one embedding. Raises as ``predict``."""
         self.require_label(label)
         if label not in self.card.sigma:
             raise MismatchError("This model is untrained: its heads give random numbers, and its card has no scatter for them. Use a shipped one "
                                 "(sk.load_model), or train one with spectrakit.pretraining.")
-        embedding = torch.as_tensor(self.embed(stars), device=next(self.parameters()).device)
-        value = self.heads[label](embedding)[:, 0].double().cpu().numpy()
+        self.eval()
+        value = self.heads[label](torch.as_tensor(embedding, device=next(self.parameters()).device))[:, 0].double().cpu().numpy()
         return value, np.full(len(value), self.card.sigma[label])
 
     def require_label(self, label: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import LabelError, SpectrakitError, SpectrumError
 from ..library import CENTRE, LABELS, SCALE, Library, load_library
+from ..objects import require_stars
 from ..spectra import SpectraSet, label_table
 from ..threads import one_thread
 from .baselines import Pixels, Prediction
@@ -102,8 +103,9 @@ class PhysicalFit:
         MismatchError
             Spectra that are not normalised, reach beyond the library's wavelengths, or are sharper than the library.
         SpectrumError
-            A star with fewer usable pixels than four times the free parameters.
+            A star with fewer usable pixels than four times the free parameters; what is no star (``labels["object_class"]``).
         """
+        require_stars(stars)
         instrument = self._instrument(stars)
         use = ~stars.mask & (np.where(stars.mask, 0, stars.ivar) > 0)
         least = 4 * (len(UNIT) + self.degree + 1)

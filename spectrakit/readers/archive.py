@@ -13,10 +13,11 @@ from astropy.table import Table
 
 from ..errors import DataFileError
 from ..manifests import Manifest
+from ..objects import STARS
 from ..spectra import SpectraSet, label_table
 from ..surveys import get_survey
 from . import local, originals
-from .assembly import STARS, nothing_stellar
+from .assembly import nothing_stellar
 from .noise import estimate_ivar
 
 

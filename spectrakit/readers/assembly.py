@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from astropy.table import Column, Table
 
+from ..objects import STARS
 from ..spectra import LABEL_UNITS, SpectraSet
 from .container import Source
 
 STELLAR = (*LABEL_UNITS, "m_h", "alpha_m")
-STARS = ("star", "")  # classes that count as stars; empty: the file says nothing about it
 CGS = "1e-17 erg / (s cm2 Angstrom)"
 
 

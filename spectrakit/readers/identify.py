@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataFileError, SpectrakitError, SpectrumError
+from ..objects import counts, is_star
 from ..spectra import SpectraSet
 from . import apogee, container, desi, gaia, hdus, lamost, mastar, native, sdss, tables
-from .assembly import STARS
 
 SURVEYS = (lamost, desi, sdss, mastar, apogee)  # each has NAME, matches(hdus), read(hdus, source)
 FORMATS = (*(survey.NAME for survey in SURVEYS), gaia.NAME, "plain CSV or npz with stated units", "the kit's own .safetensors")
@@ -46,13 +46,11 @@ def read(path: Path, stated: Mapping) -> SpectraSet:
 
 def stars_only(spectra: SpectraSet, name: str) -> SpectraSet:
     """``spectra`` if all of them are stars as far as is known; ``SpectrumError`` with the classes otherwise."""
-    classes = [str(found) for found in spectra.labels["object_class"]] if "object_class" in spectra.labels.colnames else []
-    other = [i for i, found in enumerate(classes) if found not in STARS]
-    if other:
-        counts = {found: sum(classes[i] == found for i in other) for found in sorted({classes[i] for i in other})}
-        raise SpectrumError(f"{len(other)} of {len(classes)} objects in {name} are no stars ({', '.join(f'{k}: {n}' for k, n in counts.items())}; first in row "
-                            f"{other[0]}), and the kit's models and labels are of stars. read(..., objects=\"all\") keeps them, marked in labels['object_class']; "
-                            "then choose: spectra[spectra.labels['object_class'] == 'star'].")
+    other = ~is_star(spectra)
+    if other.any():
+        raise SpectrumError(f"{other.sum()} of {len(spectra)} objects in {name} are no stars ({counts(spectra)}), and the kit's models and labels are of stars. "
+                            "read(..., objects=\"all\") keeps them, marked in labels['object_class']; then choose: "
+                            "spectra[spectra.labels['object_class'] == 'star'].")
     return spectra
 
 

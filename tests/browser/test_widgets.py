@@ -14,7 +14,7 @@ def show(height, grid):
     plt.show()
     print("height", height)
 
-_ = ipywidgets.interact(show, height=ipywidgets.IntSlider(3, 0, 10), grid=False)
+_ = ipywidgets.interact(show, height=ipywidgets.IntSlider(3, 0, 10, continuous_update=False), grid=False)
 useless, broken = ipywidgets.Button(description="useless"), ipywidgets.Button(description="broken")
 broken.on_click(lambda _: 1 / 0)
 display(useless, broken, ipywidgets.IntSlider(description="closed", disabled=True), ipywidgets.Dropdown(description="which", options=["a", "b"]))
@@ -73,3 +73,47 @@ def moves(notebook, slider):
             slider.press(key)
         assert int(slider.value) == value, key
         assert figures.setdefault(value, notebook.figure()) == notebook.figure(), f"{value}: another figure than before"
+
+
+def test_the_lora_lab_is_worked_by_mouse_and_keys(lab, tmp_path):
+    with lab.notebook(WIDGETS["lora"].cells) as notebook:
+        notebook.run_all()
+        box, rank, strength, fit = (notebook.widget(label) for label in ("LoRA1", "LoRA1 rank", "strength", "fit"))
+        assert box.ticked and not rank.disabled and notebook.widget("LoRA4").disabled
+        assert "lora4 is made for the projected embedding of an aligned pair; this network reads the mean of the tokens" in notebook.text()
+        for touch in (lambda: box.press("Space"), lambda: strength.press("ArrowRight")):
+            with notebook.redraws():
+                touch()
+        assert rank.disabled and strength.value == "1.05" and "tick the box to choose one" in notebook.text()
+        assert 'value, sigma = fits["spectrum"].predict(test, on=("lora2",), strength=1.05)' in notebook.text()
+        assert notebook.page.get_by_role("img", name="spectrum model: LoRA2, strength 1.05. By [Fe/H]: all, 40 stars: sigma").count() == 1
+        notebook.screenshot(tmp_path / "lora_lab.png")
+        with notebook.redraws():
+            fit.control.select_option("aligned")
+        assert box.disabled and "This fit was trained without LoRA1. Train it below." in notebook.text() and notebook.widget("LoRA3").ticked
+        trains(notebook)
+
+
+def trains(notebook):
+    """Stopped, the old fit stays; else the new one is seen. Everything else can be used meanwhile."""
+    start, stop, what, told = (*(notebook.widget(label) for label in ("Train here", "Stop", "train")), notebook.page.get_by_text)
+    before, controls = notebook.figure(), (start, stop, what)
+    assert [control.disabled for control in controls] == [False, True, False]
+    what.control.select_option("LoRA1 + LoRA3 + LoRA4")
+    start.click()
+    told("The old fit still acts").wait_for()
+    assert [control.disabled for control in controls] == [True, False, True]
+    with notebook.redraws():
+        notebook.widget("LoRA3").click()
+    stop.click()
+    told("Stopped. The old fit stays.").wait_for()
+    with notebook.redraws():
+        notebook.widget("LoRA3").press("Space")
+    assert notebook.figure() == before
+    what.control.select_option("LoRA4")
+    with notebook.redraws():
+        start.click()
+    told("Done: this fit replaces").wait_for()
+    notebook.wait()
+    assert "trained without LoRA3" in notebook.text()
+    assert 'fits["aligned"] = sk.adapt(fits["aligned"].model, train, label="feh", placement=("lora4",)' in notebook.text()

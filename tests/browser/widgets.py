@@ -40,8 +40,59 @@ z = {"lrs": model.embed(pairs.lrs), "xp": model.embed(pairs.xp)}
 true = {label: pairs.xp.label(label) for label in ("teff", "feh", "ebv")}
 teff, ebv, found = true["teff"], true["ebv"], {"LRS finds XP": ranks(z["lrs"], z["xp"])}
 """
+EXPLORER = """
+n, lines, encoder = 3, load_lines(wave[0], wave[-1]), sk.load_model("small").encoder
+six = sk.normalize(sk.simulate("lamost_lrs", 2 * n, seed=60))
+groups = {"giants": six[:n], "dwarfs": six[n:]}
+own = {name: np.abs(sensitivity(stars))[:, :4] for name, stars in groups.items()}
+maps = {name: attention_maps(encoder, torch.as_tensor(stars.flux, dtype=torch.float32)) for name, stars in groups.items()}
+
+
+def spread(x):
+    return to_pixels(x, encoder.pixels, wave.size).double().numpy()
+"""
+OBJECTIONS = """
+from spectrakit.witnesses import measure
+
+networks = {name: sk.load_model(name) for name in ("small", "small_flux")}
+witnesses, limit = (*networks, "physical"), 11.5
+stars = sk.normalize(sk.simulate(replace(get_survey("lamost_lrs"), snr=(300.0, 300.0)), 6, seed=70))
+spectrum, groups = stars[0], {name: stars[k:k + 1] for k, name in enumerate(("hot stars", "M stars", "galaxies", "noise"), 2)}
+found = {name: ({"snr": [300.0]}, {}) for name in groups}
+"""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A widget of the package, with cells of its own."""
+
+    sliders: tuple[str, ...]
+    cells: list[str]
+    twin: tuple[str, ...] = ()
+
+
+def lora_lab(size: str, n_test: int, sliders: tuple[str, ...], off: tuple[str, ...] = ()) -> Written:
+    """The LoRA lab on models of this size, its figure by ``lora_figure`` in the cell before; the placements ``off`` are not ticked."""
+    return Written(sliders, [f"""
+import spectrakit as sk
+from IPython.display import Image
+from spectrakit.widgets.lora_figure import png
+
+stars = sk.normalize(sk.simulate("miles", n={n_test + 30}, seed=5))
+train, test, how = stars[:30], stars[30:], {{"label": "feh", "seed": 0, "steps": 15}}
+fits = {{"spectrum": sk.adapt(sk.load_model("{size}"), train[:20], placement=("lora1", "lora2"), **how),
+        "aligned": sk.adapt(sk.load_model("{size}_aligned"), train[:20], placement=("lora3", "lora4"), **how)}}
+""", f"""Image(png(sk.widgets.lora_figure(fits["spectrum"], test, on=[p for p in ("lora1", "lora2") if p not in {off}])))""", f"""
+lab = sk.widgets.LoraLab(fits, test, train)
+for name in {off}:
+    lab.rows[name].box.value = False
+lab"""])
+
 
 WIDGETS = {
     "gaps": Entry("02_masked_pretraining", ("gaps",), GAPS, twin=("End",)),
+    "explorer": Entry("06_attention_physics", ("star", "layer"), EXPLORER),
     "neighbours": Entry("03_contrastive_alignment", ("star", "neighbours"), NEIGHBOURS),
+    "objections": Entry("10_bring_your_own", ("star", "S/N"), OBJECTIONS),
+    "lora": lora_lab("tiny", 40, ("LoRA2 rank",)),
 }

@@ -14,6 +14,7 @@ PUBLISHED = {
     "LRS head (cross-attention)": 7_087_104, "XP head (perceptron)": 7_100_568,
     "aligned pair, base": 99_710_814, "aligned pair, pr": 168_293_752, "aligned pair, split": 126_229_506,
     "label head on embeddings": 1_348_353, "label head on fluxes": 2_059_009,
+    "SpectraFM": 8_024_066, "transformer for stars": 8_845_529,             # SpectraFM without the rows that the published code never reads
 }
 
 

@@ -130,6 +130,22 @@ def xp_sampled(n=2, size=343, **columns):
     return "".join([",".join(rows[0]) + "\n", *(",".join(f'"{v}"' if isinstance(v, str) else str(v) for v in row.values()) + "\n" for row in rows)]).encode()
 
 
+def xp_continuous():
+    """A table of one source of the Gaia XP continuous product, arrays as they are."""
+    rng = np.random.default_rng(6)
+    source = Table({"source_id": np.array([7]), "ra": [10.0], "dec": [-3.0]})
+    for band in ("bp", "rp"):
+        for name, size, scale in (("coefficients", 55, 100.0), ("coefficient_errors", 55, 0.1), ("coefficient_correlations", 1485, 0.01)):
+            source[f"{band}_{name}"] = (scale * rng.uniform(0.1, 1, (1, size))).round(4)
+    return source
+
+
+def as_text(source):
+    """A table as the archive's CSV: arrays as "(1.0, 2.0)"."""
+    cell = lambda value: '"(' + ",".join(map(str, value)) + ')"' if np.ndim(value) else str(value)                       # noqa: E731
+    return "".join(",".join(line) + "\n" for line in [source.colnames, *([cell(value) for value in row] for row in source.iterrows())]).encode()
+
+
 def plain_csv(n=30):
     rows = [f"{500 + 0.1 * i:.1f},{1 + 0.01 * i:.4f},0.0500" for i in range(n)]
     return ("lambda,f,err\n" + "\n".join(rows) + "\n").encode()
@@ -165,14 +181,15 @@ def every_format():
     for name in ("flux", "flux_error"):
         table[name] = np.array([np.fromstring(cell.strip("()"), sep=",") for cell in table[name]])
     written = {}
-    for kind in ("votable", "ascii.ecsv", "fits"):
-        file = io.BytesIO() if kind != "ascii.ecsv" else io.StringIO()
-        table.write(file, format=kind)
-        written[kind] = file.getvalue() if isinstance(file, io.BytesIO) else file.getvalue().encode()
+    for product, source in (("xp", table), ("xp continuous", xp_continuous())):
+        for name, kind in (("votable", "votable"), ("ecsv", "ascii.ecsv"), ("fits", "fits")):
+            file = io.BytesIO() if name != "ecsv" else io.StringIO()
+            source.write(file, format=kind)
+            written[f"{product} {name}"] = (file.getvalue() if isinstance(file, io.BytesIO) else file.getvalue().encode(), {})
     return {"lamost image": (lamost(), {}), "lamost image, gzipped": (gzip.compress(lamost(), mtime=0), {}), "lamost table": (lamost("table"), {}),
             "lamost pilot": (lamost("pilot"), {}), "desi": (desi(), {"objects": "all"}), "sdss": (sdss(), {}), "mastar": (library, {}), "apStar": (apogee(), {}),
-            "aspcapStar": (apogee("aspcapStar"), {}), "xp csv": (xp_sampled(), {}), "xp votable": (written["votable"], {}), "xp ecsv": (written["ascii.ecsv"], {}),
-            "xp fits": (written["fits"], {}), "csv": (plain_csv(), CSV), "npz": (plain_npz(), NPZ)}
+            "aspcapStar": (apogee("aspcapStar"), {}), "xp csv": (xp_sampled(), {}), "xp continuous csv": (as_text(xp_continuous()), {}),
+            **written, "csv": (plain_csv(), CSV), "npz": (plain_npz(), NPZ)}
 
 
 @pytest.fixture

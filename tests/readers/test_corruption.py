@@ -12,7 +12,7 @@ from spectrakit.readers import read
 from spectrakit.spectra import SpectraSet
 
 FORMATS = ["lamost image", "lamost image, gzipped", "lamost table", "lamost pilot", "desi", "sdss", "mastar", "apStar", "aspcapStar", "xp csv", "xp votable",
-           "xp ecsv", "xp fits", "csv", "npz"]
+           "xp ecsv", "xp fits", "xp continuous csv", "xp continuous votable", "xp continuous ecsv", "xp continuous fits", "csv", "npz"]
 CHECKED = ["lamost image, gzipped", "desi", "npz"]  # checksums in the file: no flipped bit in data can pass
 
 
