@@ -367,7 +367,8 @@ assert all(np.isfinite(value).all() for known in live for value in known.values(
 
 # %%
 tables = {}
-for path in sorted(Path("../benchmarks/results").glob("adaptation_*.csv")):
+home = next((p for p in (Path.cwd(), *Path.cwd().parents) if (p / "benchmarks" / "results").is_dir()), Path.cwd())
+for path in sorted((home / "benchmarks" / "results").glob("adaptation_*.csv")):
     if found := re.fullmatch(r"adaptation_(.+?)_(feh|alpha_fe|teff|logg)_(\d+)", path.stem):
         tables[found[1], found[2], int(found[3])] = pd.read_csv(path)
 if not tables:
