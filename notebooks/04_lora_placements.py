@@ -422,12 +422,12 @@ assert quick or errors["none", "LoRA2"][~rich].mean() > errors["none", "zero-sho
 # %% [markdown]
 # **Takeaway.** Look at three things.
 #
-# * *Above -1, where the labels are*, faults are repaired, and mostly by any placement. A head can undo what was done to the spectra, and the encoder what was done to the labels: both are functions
-#   of the same 98 stars, and what one can learn from these the other can learn too. "Instrument in the encoder, label scale in the head" is a neat story that this experiment does not tell. The printed
-#   differences say where one placement is ahead, and how little the straight line is behind.
-# * *Below -1, where there is hardly a label*, the same training can do harm even where **nothing is wrong** (fault "none" of the full profile). That is what the study reports of its metal-poor stars, and here we
-#   know the reason: not the instrument, not the rank, but a correction learned on metal-rich stars and carried on to where nobody asked for it. Adapters are not made worse by *being* adapters: the straight
-#   line does the same.
+# * *Above -1, where most labels are*, faults are repaired, and mostly by any placement. A head can undo what was done to the spectra, and the encoder what was done to the labels: both are functions
+#   of the same 98 stars, and much of what one can learn from these the other can learn too. "Instrument in the encoder, label scale in the head" is a neat story that this experiment does not tell. The printed
+#   differences say where one placement is ahead, and how far the straight line is behind, or not.
+# * *Below -1, where labels are few*, the same training can do harm even where **nothing is wrong** (fault "none" of the full profile). That is what the study reports of its metal-poor stars, and here we
+#   know the reason: not the instrument, not the rank, but a correction learned on metal-rich stars and carried on to where hardly anybody asked for it. Adapters do not harm by *being* adapters: the straight
+#   line does the same, and worse.
 # * One set of labelled stars, one small network: an experiment to think with, no law.
 #
 # ## 5. The published tables beside ours
@@ -597,7 +597,7 @@ looks = {"zero-shot": (sk.plots.GREY, "x:"), "straight line": ("black", "v--"), 
 for method, (color, style) in list(looks.items())[:4]:
     part = curve[curve.method == method].groupby("labels").sigma
     axes[0, 0].errorbar(part.mean().index, part.mean(), part.std(), fmt=style, color=color, ms=4, capsize=2)
-axes[0, 0].set(ylabel="sigma of [Fe/H] [dex]", title=f"live, {name}, {n_splits} splits\n{origin[:4]} stars")
+axes[0, 0].set(ylabel="sigma of [Fe/H] [dex]", title=f"live, {name}, {n_splits} splits\n{origin.split()[0].lower()} stars")
 for ax, target in zip(axes[0, 1:], shown, strict=True):
     for k, (method, (color, style)) in enumerate(looks.items()):
         found = [(n * 1.04 ** (k - 3), v.mean(), v.std()) for t, n in sorted(runs) if t == target and len(v := values(target, n, method))]
@@ -616,9 +616,9 @@ for n in sizes:
 assert pivot.loc[sizes[0], "LoRA2"].mean() < pivot.loc[sizes[0], "ridge on embedding"].mean()
 
 # %% [markdown]
-# **Takeaway.** Adapters keep the pretrained answer as their starting point, so with ten labels they can hardly be worse than zero-shot, where a regression that starts from nothing is much worse. The stopping
+# **Takeaway.** Adapters keep the pretrained answer as their starting point, so with ten labels they are about level with zero-shot, where a regression that starts from nothing is far behind. The stopping
 # rule has a part in that: it may stop at zero-shot. With 200 labels the ridge on the embedding has caught up: then the pretrained *encoder* is what counts, and the pretrained head is nearly
-# forgotten. Mind the line too: if it is level with LoRA2, two numbers were all there was to learn.
+# forgotten. Mind the line too: as long as it is level with LoRA2, two numbers were all there was to learn.
 #
 # ## 7. What does the rank do?
 #
@@ -637,7 +637,7 @@ n_lab, repeats = (47, 1) if quick else (94, 3)
 broken = faulty(sk.normalize(sk.simulate("desi", 98 * repeats, seed=53)), "two pixels off")
 broken_test = faulty(test[:n_lab], "two pixels off")
 sets = {"two pixels off": [(broken[98 * k:98 * k + 89], broken[98 * k + 89:98 * (k + 1)], broken_test) for k in range(repeats)],
-        origin[:4] + " stars": [tuple(world[rows] for rows in s) for s in sk.experiments.splits(star, n_train=89, n_valid=9, n_splits=repeats, seed=1)]}
+        origin.split()[0].lower() + " stars": [tuple(world[rows] for rows in s) for s in sk.experiments.splits(star, n_train=89, n_valid=9, n_splits=repeats, seed=1)]}
 cut, trained, energy, rank_steps = {}, {}, {}, 15 if quick else 75
 trained_ranks = (1, 8) if quick else (1, 2, 4, 8, 16)
 absolute = lambda value, stars: np.abs(value - stars.label("feh")).mean()                       # noqa: E731
@@ -678,7 +678,7 @@ axes[2].legend(fontsize=8, loc="lower right")
 gained = {}
 for title in sets:
     base, one, full = (np.mean([cut[title, k, r] for k in range(repeats)]) for r in (0, 1, 8))
-    gained[title] = (base - one) / (base - full)
+    gained[title] = (base - one) / (base - full) if base != full else np.nan
     print(f"{title}: mean |error| {base:.3f} zero-shot, {one:.3f} cut to rank 1, {full:.3f} rank 8: rank 1 has {gained[title]:.0%} of the gain")
     print("    trained with rank " + ", ".join(f"{r}: {np.mean([trained[title, k, r] for k in range(repeats)]):.3f}" for r in trained_ranks))
 
@@ -711,9 +711,11 @@ print(f"stopped at step {together.steps} (true) and {nonsense.steps} (shuffled);
 status.round(4).head(8)
 
 # %% [markdown]
-# What an update is *worth* can be measured without its norm: switch off one Linear's update, leave the others on, and see how much worse the answers become. (For two of the five members, to save time.)
+# What an update *does* can be measured without its norm: switch off one Linear's update, leave the others on, and see how far the answers move, and whether they get worse. (For two of the five members, to save time.)
 
 # %%
+from scipy.stats import spearmanr
+
 two = replace(together, states=together.states[:2])
 
 
@@ -725,32 +727,35 @@ def without(modules):
 
 truth, complete = judged.label("feh"), two.predict(judged)[0]
 assert np.allclose(without(status.module), spectrum.predict(judged, "feh")[0], atol=1e-3)                    # all of them off is zero-shot
-worse = {m: np.abs(without([m]) - truth) - np.abs(complete - truth) for m in status.module}
-by_placement = {p: np.abs(without(status.module[status.placement == p]) - truth).mean() - np.abs(complete - truth).mean() for p in ("lora1", "lora2")}
+alone = np.array([without([m]) for m in status.module])
+moved, worse = np.abs(alone - complete), np.abs(alone - truth) - np.abs(complete - truth)
 names = [m.removeprefix("encoder.").replace("blocks.", "layer ").replace(".attention.", ", ").replace("head.linears.", "head, ") for m in status.module]
-fig, axes = plt.subplots(1, 2, figsize=(10, 1.2 + 0.24 * len(names)), sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(10, 1.4 + 0.24 * len(names)), sharey=True)
 for k, (title, color, marker) in enumerate((("true labels", sk.plots.RED, "s"), ("shuffled labels", sk.plots.GREY, "o"))):
     axes[0].plot(100 * relative[title], np.arange(len(names)) + 0.2 * (k - 0.5), marker, color=color, ms=5, label=title)
-importance, error = (np.array([f(w) for w in worse.values()]) for f in (np.mean, lambda w: w.std() / len(w) ** 0.5))
-axes[1].errorbar(importance, range(len(names)), xerr=error, fmt="s", color=sk.plots.RED, ms=5, capsize=2)
+for k, (what, title, color, marker) in enumerate(((moved, "the answers move by (mean)", sk.plots.RED, "s"), (worse, "mean |error| rises by", sk.plots.BLUE, "D"))):
+    axes[1].errorbar(what.mean(1), np.arange(len(names)) + 0.2 * (k - 0.5), xerr=what.std(1) / len(truth) ** 0.5, fmt=marker, color=color, ms=5, capsize=2, label=title)
 axes[1].axvline(0, color=sk.plots.GREY, lw=0.8)
 axes[0].set(xlabel="norm of the update / norm of W [%]", title="How large", xlim=(0, None))
-axes[1].set(xlabel="increase of mean |error| when switched off [dex]", title="How important (bars: error of the mean)")
+axes[1].set(xlabel="[Fe/H] [dex]; bars: error of the mean", title="When this one is switched off")
 axes[0].set_yticks(range(len(names)), names)
 axes[0].invert_yaxis()
-axes[0].legend(fontsize=8)
-from scipy.stats import spearmanr
-
+for ax, side in zip(axes, ("outside lower left", "outside lower right"), strict=True):
+    fig.legend(*ax.get_legend_handles_labels(), fontsize=8, ncols=2, loc=side)
 alike = spearmanr(relative["true labels"], relative["shuffled labels"]).statistic
-tells = spearmanr(relative["true labels"], importance).statistic
-print(f"rank correlation of the norms, true and shuffled: {alike:+.2f}; of norm and importance: {tells:+.2f}, {len(names)} Linears")
-print("mean |error| rises when a whole placement is switched off: " + ", ".join(f"{p} {value:+.3f} dex" for p, value in by_placement.items()))
+tells = spearmanr(relative["true labels"], moved.mean(1)).statistic
+print(f"rank correlation of the norms, true and shuffled: {alike:+.2f}; of norm and move of the answers: {tells:+.2f}, {len(names)} Linears")
+for chosen, regime in ((truth >= -1, ">= -1"), (truth < -1, "< -1")):
+    rises = {p: (np.abs(without(status.module[status.placement == p]) - truth) - np.abs(complete - truth))[chosen] for p in ("lora1", "lora2")}
+    print(f"[Fe/H] {regime}: mean |error| rises when a whole placement is switched off: " + ", ".join(f"{p} {e.mean():+.3f} ± {e.std() / len(e)**0.5:.3f} dex" for p, e in rises.items()))
 assert alike > 0.5
 
 # %% [markdown]
-# **Takeaway.** Shuffled labels know nothing of any star but the mean of all, and their map has much the same shape: a norm says first of all where gradients are large and matrices small. Neither does a large update have to be
-# an important one; the printed correlations say how far the one tells of the other. The leave-one-out on the right is the better question, and it has a limit of its own: what one Linear loses, its neighbours
-# may make up for, so that two useless ones may together be indispensable. Compare the single bars with what a whole placement is worth.
+# **Takeaway.** Shuffled labels know nothing of any star but the mean of all (and that alone lowers the error: all stars are off in one direction). Their map has nearly the same shape: a norm says first of all where gradients are
+# large and matrices small. Nor is a large update one that does much; the second correlation says how far the one tells of the other. Look at q: who is asked matters little, what is said (kv) and how it is heard (out) more.
+#
+# Moving the answers is not improving them. Where a blue mark is left of zero, these stars would be better off without this update; where most marks are, all updates together overshoot. And leaving out one has a
+# limit of its own: what one Linear loses, its neighbours make up for. Compare the single marks with what a whole placement is worth.
 #
 # ## 9. LoRA Lab
 #
@@ -909,7 +914,7 @@ for target in targets:
     print(f"{TITLES[target]}, findings: " + "; ".join(f"{claim}: {verdicts[claim, target]}" for claim, *_ in CLAIMS))
 for title, share in gained.items():
     print(f"{title}, LoRA2 cut to rank 1: {share:.0%} of the gain")
-print(f"norms with true and shuffled labels, rank correlation: {alike:+.2f}; norm and importance: {tells:+.2f}")
+print(f"norms with true and shuffled labels, rank correlation: {alike:+.2f}; norm and move of the answers: {tells:+.2f}")
 
 # %% [markdown]
 # ## What was shown, and what not
@@ -918,7 +923,7 @@ print(f"norms with true and shuffled labels, rank correlation: {alike:+.2f}; nor
 # * A network that has met instruments like the new one has nothing to gain from 98 labels on simulated stars. Where something is off, labels repair it *where the labels are*.
 # * Metal-poor stars suffer from what metal-rich labels teach, with a fault and without one.
 # * Which findings of the study hold on which stars stands in section 5, with intervals. Order between placements differs from set to set; the differences are of the size of the luck of a split.
-# * An update's first singular values have most of it, and a map of norms looks much the same when the labels are shuffled.
+# * For a single fault one singular value is enough; for real stars it is not. A map of norms looks much the same when the labels are shuffled.
 # * *Not* shown: that a placement is the place of some knowledge. One that repairs a fault *can* hold the repair; the others often can, too. Nothing here tests [alpha/Fe], other surveys' real spectra, or `paper` with its 43 million weights.
 #
 # **Common misreadings.** "LoRA4 was best, so Gaia XP helped": change one thing at a time. "0.3 % of the weights, so it cannot overfit": 8,200 numbers and 98 labels. "The update is largest in the third layer, so iron is

@@ -19,7 +19,7 @@
 # | **You will** | reproduce the failure or see it not appear; take the error apart, one cause at a time; compute by hand how well iron can be known at all; write three remedies by hand; use the recipe made of them, and check its intervals |
 # | **You need** | notebooks 00 and 04; what a derivative and a least-squares fit are |
 # | **Time** | 60 minutes to read, about 4 minutes to run on 2 cores, about 1.5 GB of memory |
-# | **Data** | simulated DESI; real MILES stars when `SPECTRAKIT_DATA` names a folder that has them, and it says so |
+# | **Data** | simulated DESI; real MILES stars when `SPECTRAKIT_DATA` names a folder that has them, and it says so; tables over ten splits from `benchmarks/results` |
 
 # %% tags=["parameters"]
 profile = "full"                  # "ci" does the same with the model "tiny", fewer stars and fewer steps
@@ -37,7 +37,6 @@ import torch
 import spectrakit as sk
 from spectrakit import information, population
 from spectrakit.adaptation.frozen import Frozen
-from spectrakit.errors import SpectrakitError
 from spectrakit.library import load_library
 from spectrakit.remedies.density import density_weights
 from spectrakit.remedies.robust import robust
@@ -81,7 +80,7 @@ try:
     miles = sk.normalize(miles[sk.experiments.in_hull(miles)][::2 if quick else 1])
     sets["MILES"] = miles, miles
     splits["MILES"] = [tuple(s) for s in sk.experiments.splits(np.asarray(miles.labels["star"]), n_train=89, n_valid=8, n_splits=n_splits)]
-except SpectrakitError as missing:
+except ValueError as missing:
     print(missing)
 for name, (labelled, test) in sets.items():
     print(f"{name}: {len(labelled)} stars to choose labels from, {(labelled.label('feh') < -1).mean():.0%} of them below -1; {len(test)} test stars at most")
@@ -252,7 +251,7 @@ assert best["embedding"] < 0.9 * probe["embedding", "97 labels"]
 # Two more questions to the adapters. *How many* metal-poor labels would it take? And how much of the error is *luck of the draw*: train on other labels of the same kind, and see how far the answers for the same stars move? That variance is what overfitting costs.
 
 # %%
-counts, snrs, edges = (2, 13) if quick else (2, 5, 13, 40), (15.0, 40.0, 100.0), (-2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.4)
+counts, snrs, edges = (13,) if quick else (2, 5, 13, 40), (15.0, 40.0, 100.0), (-2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.4)
 n_bin = 10 if quick else 40
 cells = np.concatenate([of_population(n_bin, a, b, 80 + i) for i, (a, b) in enumerate(zip(edges, edges[1:], strict=False))])
 grid = {snr: sk.normalize(sk.simulate(replace(DESI, snr=(snr, snr)), len(cells), seed=90, labels=cells)) for snr in snrs}
@@ -331,7 +330,7 @@ print("5600 K dwarf, [Fe/H] = -1.5, S/N 30:", ", ".join(f"{name} {value:.3g}" fo
 # %%
 metals = np.array([0.2, -0.5, -1.0, -1.5, -2.0, -2.5])
 ladder = np.stack([np.full(6, 5600.0), np.full(6, 4.4), metals, np.clip(-0.3 * metals, 0, 0.3), np.zeros(6)], 1)
-limits, some = {}, np.arange(0, 6, 4 if quick else 1)                                                  # wrong lines cost a large matrix a star
+limits, some = {}, np.arange(0, 6, 6 if quick else 1)                                                  # wrong lines cost a large matrix a star
 for snr in (10.0, 30.0, 100.0):
     seen = sk.simulate(replace(DESI, snr=(snr, snr)), 6, seed=4, labels=ladder, strength=0.0)
     info = information.fisher(seen)
@@ -423,7 +422,8 @@ _ = ax.legend(fontsize=8)
 # %% [markdown]
 # Three more are in the package: *rehearsal* of simulated metal-poor stars (`remedies.rehearsal.metal_poor`), *anchoring* to the model's own answers on unlabelled spectra (`labelled_by`), and *choosing* which stars to label (`remedies.selection.choose_even`).
 #
-# The recipe was chosen among them on simulated DESI of other seeds than those of the test, once with labels as they are and once with a label scale that is off by 0.12 dex below -1.2. Rehearsal is best in the first case and worst in the second: it holds on to a scale that is wrong there.
+# The recipe was chosen among them on simulated DESI of other seeds than those of the test, once with labels as they are and once with a label scale that is off by 0.12 dex below -1.2. There rehearsal was best in the first case and worst in the second: it holds on to a scale that is wrong.
+# On the test stars below, which come from computed models that the emulator was not fitted to, it does not help in the first case either.
 # The table is the output of `benchmarks/metal_poor.py`, ten splits; MILES was looked at once, after the choice.
 
 # %%
@@ -432,6 +432,7 @@ for target in ("desi1", "miles"):
     path = folder / f"metal_poor_{target}_89.csv"
     if path.is_file():
         results = pd.read_csv(path)
+        results = results[results.groupby("method").split.transform("nunique") > 2]
         published_tables[target] = results
         wide = sk.experiments.summary(results).pivot(index="method", columns="regime", values=["sigma", "bias", "r2"])
         wide = wide.loc[results.method.unique(), [(f, r) for r in (">= -1", "< -1") for f in ("sigma", "bias", "r2")]]
@@ -441,20 +442,24 @@ if not published_tables:
 
 # %%
 fig, axes = plt.subplots(1, max(1, len(published_tables)), figsize=(10, 3.8), squeeze=False, sharey=True)
-pairs = {}
+pairs, left_out = {}, ("zero-shot", "Gaussian process on PCA", "LoRA2, chosen labels", "LoRA2, random labels")            # the last two: other test stars
+shown = list(dict.fromkeys(m for results in published_tables.values() for m in results.method if m not in left_out))
 for ax, (target, results) in zip(axes[0], published_tables.items(), strict=False):
     wide = results[results.regime == "< -1"].pivot(index="split", columns="method", values="sigma")
-    shown = [m for m in results.method.unique() if m in wide and m not in ("zero-shot", "Gaussian process on PCA") and wide[[m, "zero-shot"]].dropna().shape[0] > 2]
     for i, method in enumerate(shown):
+        if method not in wide:
+            continue
         both_ = wide[[method, "zero-shot"]].dropna()
         pairs[target, method] = d = sk.metrics.paired(both_[method].to_numpy(), both_["zero-shot"].to_numpy())
         chosen = method.endswith("robust")
         ax.errorbar(d.mean, i, xerr=[[d.mean - d.interval[0]], [d.interval[1] - d.mean]], fmt="s" if chosen else "o", color=sk.plots.RED if chosen else sk.plots.BLUE, capsize=3)
     ax.set_yticks(range(len(shown)), shown, fontsize=8)
     ax.axvline(0, color=sk.plots.GREY, lw=0.8)
-    ax.set(xlabel="sigma below -1 less that of zero-shot [dex]", title=target)
-    ax.invert_yaxis()
-if not published_tables:
+    ax.set(xlabel="sigma below -1 less that of zero-shot [dex]", title={"desi1": "simulated DESI", "miles": "MILES"}[target])
+    ax.locator_params(axis="x", nbins=5)
+if published_tables:
+    axes[0, 0].invert_yaxis()
+else:
     axes[0, 0].set_axis_off()
 
 # %% [markdown]
@@ -533,8 +538,8 @@ for name in sets:
 # Metal-poor labels among all (84 metal-rich ones are always there), S/N of the star, and the remedy; the line is the information limit of these stars, noise alone. One draw of labels; 68 % bootstrap intervals over stars.
 
 # %%
-floor = {snr: [np.sqrt(np.mean(information.limit(information.fisher(sk.simulate(replace(DESI, snr=(snr, snr)), len(cells), seed=90, labels=cells)[i * n_bin:(i + 1) * n_bin]))[:, 2] ** 2))
-               for i in range(len(edges) - 1)] for snr in snrs}
+least = {snr: information.limit(information.fisher(sk.simulate(replace(DESI, snr=(snr, snr)), len(cells), seed=90, labels=cells)))[:, 2] for snr in snrs}
+floor = {snr: np.sqrt(np.square(value).reshape(-1, n_bin).mean(1)) for snr, value in least.items()}
 picks = np.random.default_rng(0).integers(n_bin, size=(200, n_bin))
 middle = (np.array(edges[1:]) + np.array(edges[:-1])) / 2
 bars = {}
