@@ -464,7 +464,7 @@ else:
 
 # %% [markdown]
 # **Takeaway.** Left of the line is better than zero-shot; 68 % intervals over splits. Read the picture together with the table: on MILES no way of using labels has a smaller *sigma* below -1 than zero-shot, whose *bias* is what labels take away, and R², which feels both, is highest for
-# the recipe. On simulated stars nearly all of the gain comes from averaging two models that read the spectrum differently, without a label. Weights and gate pull in opposite directions: the first lets metal-poor labels speak, the second
+# the recipe and for all remedies together. On simulated stars nearly all of the gain comes from averaging two models that read the spectrum differently, without a label. Weights and gate pull in opposite directions: the first lets metal-poor labels speak, the second
 # mistrusts them. Together they keep the recipe from being caught out in either case. Choosing whom to label, by an even spread of predictions, has not paid: it takes labels from where most stars are, and on MILES it took more than it gave.
 #
 # ## 5. The recipe, its intervals and its warnings
