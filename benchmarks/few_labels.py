@@ -3,7 +3,8 @@
     python benchmarks/few_labels.py [--model small] [--label feh] [--only METHOD ...]
 
 Training stars: LAMOST as simulated (population, S/N 10-300, systematics x1), normalised. Test stars: 1,000 more of the population, and 500 spectra of computed
-models that the library was not fitted to. Three draws of training stars. Finished (method, n, draw) rows are kept in build/few_labels_*.csv.
+models that the library was not fitted to. Three draws of training stars. Finished (method, n, draw) rows are kept in
+build/few_labels_*.csv; the scores are published in benchmarks/results.
 """
 
 import argparse
@@ -52,8 +53,8 @@ if __name__ == "__main__":
     stars = {name: sk.normalize(sk.simulate("lamost_lrs", n, seed=seed, models=models)) for name, n, seed, models in (
         ("population", 1000, 30_001, "emulator"), ("true models", 500, 30_002, "held_out"))}
     path = Path(f"build/few_labels_{a.models[0]}_{a.label}.csv")
-    done = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["method", "n", "draw"])
-    finished, rows = set(zip(done.method, done.n, done.draw, strict=True)), done.to_dict("records")
+    done = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["method", "n_labels", "draw"])
+    finished, rows = set(zip(done.method, done.n_labels, done.draw, strict=True)), done.to_dict("records")
     for draw in range(3):
         pool = sk.normalize(sk.simulate("lamost_lrs", max(SIZES), seed=31_000 + draw))
         for name, method in methods(a.models).items():
@@ -61,10 +62,12 @@ if __name__ == "__main__":
                 if (name, n, draw) in finished or (a.only and name not in a.only) or ("no label" in name and draw):
                     continue
                 for (test, truth), value in zip(stars.items(), method(pool[:n], a.label, stars.values()), strict=True):
-                    rows.append({"method": name, "n": n, "draw": draw, "test": test} | sk.metrics.score(truth.label(a.label), value, n_boot=200).to_dict())
+                    rows.append({"method": name, "n_labels": n, "draw": draw, "test": test} | sk.metrics.score(truth.label(a.label), value, n_boot=200).to_dict())
                 path.parent.mkdir(exist_ok=True)
                 pd.DataFrame(rows).to_csv(path, index=False)
-                last = pd.DataFrame(rows[-len(stars):])[["method", "n", "draw", "test", "sigma", "bias", "r2"]]
+                last = pd.DataFrame(rows[-len(stars):])[["method", "n_labels", "draw", "test", "sigma", "bias", "r2"]]
                 print(last.round(3).to_string(index=False, header=False), flush=True)
-    table = pd.DataFrame(rows).groupby(["test", "method", "n"])[["sigma", "bias", "r2"]].agg(["mean", "std"]).round(3)
+    columns = ["method", "n_labels", "draw", "test", "n", "sigma", "bias", "r2"]
+    pd.DataFrame(rows)[columns].round(4).to_csv(Path(__file__).parent / "results" / path.name, index=False)
+    table = pd.DataFrame(rows).groupby(["test", "method", "n_labels"])[["sigma", "bias", "r2"]].agg(["mean", "std"]).round(3)
     print(table.to_string())
