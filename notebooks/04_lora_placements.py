@@ -480,7 +480,7 @@ pd.DataFrame(rows.values(), index=pd.MultiIndex.from_tuples(rows, names=("[Fe/H]
 
 # %% [markdown]
 # The same with everything that adapters have to be compared with. Mind the stars: the study's are real and faint, with labels from APOGEE; MILES is bright, with labels from the literature. Heights
-# cannot be compared between columns or colours, *order* can.
+# cannot be compared between columns or colours, *order* can. A mark without a bar is one split.
 
 # %%
 mean_sigma = {m: np.mean([v.mean() for target in targets if len(v := values(target, 89, m))] or [np.inf])
@@ -548,7 +548,7 @@ for target in targets:
         print(f"    for other stars than these, intervals would be wider by a factor of about {np.sqrt(1 + n_splits * n_stars / 98):.1f} (Nadeau & Bengio 2003)")
 
 # %% [markdown]
-# **Takeaway.** Where real stars contradict the study, remember what is different: our network was pretrained on simulations only, its Gaia XP side too, and MILES is not DESI. That LoRA4 wins there
+# **Takeaway.** Why simulated DESI has so little to gain, and loses below -1, was the matter of sections 3 and 4. Where real stars contradict the study, remember what is different: our network was pretrained on simulations only, its Gaia XP side too, and MILES is not DESI. That LoRA4 wins there
 # *because* it brings knowledge of Gaia XP is an explanation, and no table can prove it: LoRA4 differs from LoRA2 in the embedding it reads and in nothing else. In the study, LoRA2 lowers sigma
 # while R2 falls: sigma is blind to tails. And the study has one split of 89 stars; the bars in the picture tell how far one split can be off.
 #
@@ -609,8 +609,9 @@ for ax, target in zip(axes[0, 1:], shown, strict=True):
             ax.errorbar(*zip(*found, strict=True), fmt=style, color=color, ms=4, capsize=2)
     ax.set_title(f"tables\n{TITLES[target]}")
 for ax in axes[0]:
-    ax.set(xscale="log", xlabel="labels to train", xlim=(8, 260))
+    ax.set(xscale="log", yscale="log", xlabel="labels to train", xlim=(8, 260))
     ax.set_xticks((10, 30, 89, 200), ("10", "30", "89", "200"))
+    ax.set_yticks((0.1, 0.15, 0.2, 0.3, 0.5), ("0.1", "0.15", "0.2", "0.3", "0.5"))
     ax.minorticks_off()
 fig.legend([plt.Line2D([], [], color=c, marker=s[0], ls=s[1:], ms=4) for c, s in looks.values()], looks, fontsize=8, ncols=4, loc="outside lower center")
 pivot = curve.pivot(index=["labels", "split"], columns="method", values="sigma")
