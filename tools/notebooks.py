@@ -13,7 +13,8 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-import papermill
+
+from tools.execution import execute
 
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 # A path that only exists on one machine: it would mislead every other reader.
@@ -87,7 +88,7 @@ def build(source: Path) -> None:
     notebook = jupytext.read(source)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"  # random ids would change with every build
-    notebook = papermill.execute_notebook(notebook, None, kernel_name="python3", cwd=source.parent)
+    notebook = execute(notebook, None, source.parent)
     for metadata in (notebook.metadata, *(cell.metadata for cell in notebook.cells)):
         for key in VOLATILE:
             metadata.pop(key, None)

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-import papermill
 from jupyter_client.kernelspec import KernelSpecManager
 from nbconvert import HTMLExporter
 from tqdm import tqdm
 
 from tools import notebooks
+from tools.execution import execute
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def run(source: Path, output: Path, parameters: dict[str, str], kernel: str) -> 
         notebook = jupytext.read(source)
         if unknown := parameters.keys() - parameters_of(notebook):
             raise ValueError(f"no parameter {', '.join(sorted(unknown))}: assign it in the cell tagged `parameters` of {source.name}")
-        papermill.execute_notebook(notebook, executed, parameters, kernel_name=kernel, cwd=source.parent)
+        execute(notebook, executed, source.parent, kernel, parameters)
     except Exception as error:  # one broken notebook must not hide what the others did
         failure = f"{type(error).__name__}: {str(error).strip()}"
     seconds, figures = time.perf_counter() - start, []
