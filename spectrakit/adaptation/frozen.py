@@ -13,7 +13,7 @@ from ..models.foundation import FoundationModel
 from ..spectra import SpectraSet
 from .network import LabelNetwork
 
-BATCH = 32                                                                       # their activations stay in the cache: a third faster than 256
+BATCH = 256                                                                      # as in FoundationModel.embed: an embedding depends on its batch in the last bit
 
 
 class Frozen:
