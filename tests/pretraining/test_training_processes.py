@@ -3,7 +3,6 @@
 import csv
 import os
 import runpy
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -71,11 +70,8 @@ def launched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("launched")
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
     environment = {**os.environ, "PYTHONPATH": str(Path(spectrakit.__file__).parents[1]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     started = subprocess.Popen([*launcher, str(script), str(folder / "two")], env=environment, stderr=subprocess.PIPE, text=True)
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]), one_thread():
         patch.setattr(sys, "argv", ["script.py", str(folder / "one")])
