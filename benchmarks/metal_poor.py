@@ -29,6 +29,7 @@ from spectrakit.models.baselines import GaussianProcessPCA
 from spectrakit.remedies.conformal import CrossConformal
 from spectrakit.remedies.density import density_weights
 from spectrakit.remedies.ensemble import Ensemble
+from spectrakit.remedies.heteroscedastic import inverse_variance
 from spectrakit.remedies.rehearsal import labelled_by, metal_poor
 from spectrakit.remedies.robust import robust
 from spectrakit.remedies.selection import choose_even
@@ -56,6 +57,8 @@ class Fits:
         key = (name, train.label(LABEL).tobytes(), k, ways)
         if key not in self._known:
             further = {"weights": density_weights(train.label(LABEL))} if "weights" in ways else {}
+            if "likelihood" in ways:
+                further["weights"] = inverse_variance(self.fit(name, train, valid, test, k), train, k)
             if "rehearsal" in ways:
                 further["rehearsal"] = self.rehearsed
             if "anchor" in ways:                                    # unlabelled spectra of the target: the test stars, without their labels
@@ -86,7 +89,8 @@ def methods(f):
             *((f.zero(name, test), np.full(len(test), sigma[name])) for name in names), strict=True))
     return {"zero-shot": zero_shot("small"), "zero-shot, flux MLP": zero_shot("flux"), "zero-shot, both": zero_shot("small", "flux"),
             "LoRA2": f.alone("small"), "flux MLP, residual head": f.alone("flux"),
-            "LoRA2, weights": f.alone("small", "weights"), "LoRA2, rehearsal": f.alone("small", "rehearsal"), "LoRA2, anchored": f.alone("small", "anchor"),
+            "LoRA2, weights": f.alone("small", "weights"), "LoRA2, likelihood": f.alone("small", "likelihood"),
+            "LoRA2, rehearsal": f.alone("small", "rehearsal"), "LoRA2, anchored": f.alone("small", "anchor"),
             "LoRA2, gated": f.put_together(["small"], gated=True), "both": f.put_together(f.models), "both, weights": f.put_together(f.models, ("weights",)),
             RECIPE: f.put_together(f.models, ("weights",), gated=True), "all together": f.put_together(f.models, ("weights", "rehearsal"), gated=True),
             "Gaussian process on PCA": regressor(lambda k: GaussianProcessPCA(), LABEL)}
@@ -158,7 +162,7 @@ def choice(n_labels, n_splits):
         train, valid, test = np.split(order, [n_labels, n_labels + round(n_labels / 10)])
         gate = Support.of(middle[order[:len(train) + len(valid)]]).gate(middle)
         found = {"zero-shot": zero["small"], "zero-shot, flux MLP": zero["flux"], "zero-shot, both": middle}
-        for ways in ((), ("weights",), ("rehearsal",), ("anchor",)):
+        for ways in ((), ("weights",), ("likelihood",), ("rehearsal",), ("anchor",)):
             made = {name: f.fit(name, target[train], target[valid], target, k, *ways).members(stars).mean(0) for name in f.models}
             both, way = (made["small"] + made["flux"]) / 2, "".join(f", {w}" for w in ways)
             found |= {"LoRA2" + way: made["small"], "flux MLP, residual head" + way: made["flux"], "both" + way: both,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from astropy.table import Column, Table
@@ -82,14 +84,18 @@ class Report:
         if there:
             raise DataFileError(f"{folder} holds {', '.join(there)} already, perhaps of other stars; nothing is overwritten. Choose another folder.")
         folder.mkdir(parents=True, exist_ok=True)
-        self.table.write(folder / "labels.ecsv", format="ascii.ecsv")
-        (folder / "provenance.json").write_text(json.dumps(self.provenance, indent=1), encoding="utf-8")
-        if len(self.rows):
-            fig = self.figure()
-            for name in ("spectra.png", "spectra.pdf"):
-                fig.savefig(folder / name)
-            plt.close(fig)
-        (folder / "report.md").write_text(self._text(), encoding="utf-8")
+        with TemporaryDirectory(dir=folder) as unfinished:
+            part = Path(unfinished)
+            self.table.write(part / "labels.ecsv", format="ascii.ecsv")
+            (part / "provenance.json").write_text(json.dumps(self.provenance, indent=1), encoding="utf-8")
+            if len(self.rows):
+                fig = self.figure()
+                for name in ("spectra.png", "spectra.pdf"):
+                    fig.savefig(part / name)
+                plt.close(fig)
+            (part / "report.md").write_text(self._text(), encoding="utf-8")
+            for path in part.iterdir():
+                os.replace(path, folder / path.name)
         return folder
 
     def _text(self):

@@ -106,6 +106,11 @@ class SpectraSet:
             has &= np.isfinite(_plain(self.labels[name])) if name in self.labels.colnames else False
         return has
 
+    @property
+    def snr(self) -> Float[np.ndarray, " n"]:
+        """Median flux / error over each star's usable pixels."""
+        return np.array([np.median((flux * np.sqrt(ivar))[~mask]) for flux, ivar, mask in zip(self.flux, self.ivar, self.mask, strict=True)])
+
     def to_vacuum(self) -> SpectraSet:
         """The same spectra with vacuum wavelengths (Ciddor 1996, through specutils); fluxes are untouched."""
         if self.medium == "vacuum":

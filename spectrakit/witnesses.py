@@ -34,6 +34,13 @@ def measure(spectra: SpectraSet, models: Mapping[str, FoundationModel]) -> tuple
 
     Reason -> (n,) boolean, True where it holds: S/N below that of all pretraining spectra; farther from them than 99 % of their like; ``chi2`` above 2;
     a label at the edge of the library; ``apart`` above 4.
+
+    Raises
+    ------
+    MismatchError
+        Spectra that a model or the library was not made for: not normalised, in air, too narrow.
+    SpectrumError
+        Spectra of what is no star (``labels["object_class"]``).
     """
     physical = PhysicalFit().fit_labels(spectra)
     embedding = {name: model.embed(spectra) for name, model in models.items()}
@@ -46,7 +53,7 @@ def measure(spectra: SpectraSet, models: Mapping[str, FoundationModel]) -> tuple
     differences = [np.abs(a[label][0] - b[label][0]) / np.hypot(a[label][1], b[label][1]) for a, b in combinations(witnesses.values(), 2) for label in HEAD_LABELS]
     first = next(iter(models))
     known, least = Pretrained.of(models[first]), get_survey(models[first].card.survey).snr[0]
-    table["snr"] = np.array([np.median((flux * np.sqrt(ivar))[~mask]) for flux, ivar, mask in zip(spectra.flux, spectra.ivar, spectra.mask, strict=True)])
+    table["snr"] = spectra.snr
     table["distance"], table["chi2"], table["apart"] = known.distance(embedding[first]), np.array(physical["chi2"]), np.max(differences, axis=0)
     return Table(table), {f"S/N below {least:g}": table["snr"] < least, "far from pretraining": table["distance"] > known.limit,
                           "library does not fit": table["chi2"] > CHI2, "at the edge of the library": np.array(physical["at_edge"]),

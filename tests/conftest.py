@@ -1,12 +1,18 @@
 """What every test shares: where the real spectra are, and a guard over state that would leak from one test into the next."""
 
 import os
+import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
+
+import spectrakit
+from spectrakit.threads import one_thread
 
 os.environ.setdefault("SPECTRAKIT_OFFLINE", "1")  # no test asks a public archive; those of fetching have a server of their own
 THREADS = min(2, os.cpu_count() or 1)  # small tensors: more threads than this only wait for each other
@@ -66,3 +72,22 @@ def global_state_is_left_alone():
     torch.set_num_threads(THREADS)
     if changed:
         pytest.fail(f"{', '.join(changed)} changed: draw from a generator of your own, and undo in a context what you switch")
+
+
+def _launch(text: str, folder: Path) -> None:
+    (script := folder / "script.py").write_text(text)
+    environment = {**os.environ, "PYTHONPATH": str(Path(spectrakit.__file__).parents[1]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    started = subprocess.Popen([*launcher, str(script), str(folder / "two")], env=environment, stderr=subprocess.PIPE, text=True)
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]), one_thread():
+        patch.setattr("spectrakit.pretraining.heads.STEPS", spectrakit.pretraining.heads.STEPS)         # a script may change it, the context puts it back
+        patch.setattr(sys, "argv", ["script.py", str(folder / "one")])
+        runpy.run_path(str(script))
+    error = started.communicate(timeout=300)[1]
+    assert started.returncode == 0, error[-2000:]
+
+
+@pytest.fixture(scope="session")
+def launch():
+    """``launch(script, folder)``: the script by torchrun as two processes with ``folder/two`` as argument, and meanwhile here alone with ``folder/one``."""
+    return _launch

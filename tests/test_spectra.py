@@ -55,6 +55,13 @@ def same(a, b):
         assert a.labels[name].unit == b.labels[name].unit
 
 
+def test_snr_is_the_median_of_usable_pixels():
+    mask = np.zeros((2, 8), bool)
+    mask[1, 4:] = True
+    stars = make(2, flux=np.full((2, 8), 2.0), ivar=np.array([[9.0] * 8, [4.0] * 4 + [1e9] * 4]), mask=mask)
+    np.testing.assert_allclose(stars.snr, [6, 4])
+
+
 @given(sets())
 def test_table_round_trip_is_exact(stars):
     same(stars, SpectraSet.from_table(stars.to_table()))

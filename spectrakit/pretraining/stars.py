@@ -60,8 +60,9 @@ def simulate_stars(n: int, seed: int, *, r_v: float | int = 3.1) -> StarTable:
 
     Source of shares and of the distribution of dust: Leung & Bovy 2024 (MNRAS 527, 1494), its public training set's.
     """
-    parts = [_block(min(BLOCK, n - start), np.random.SeedSequence([seed, i]), POPULATIONS[i % len(POPULATIONS)], float(r_v))
-             for i, start in enumerate(range(0, n, BLOCK))]
+    block = min(BLOCK, max(1, -(-n // len(POPULATIONS))))
+    parts = [_block(min(block, n - start), np.random.SeedSequence([seed, i]), POPULATIONS[i % len(POPULATIONS)], float(r_v))
+             for i, start in enumerate(range(0, n, block))]
     return StarTable(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("value", "error", "truth", "relevant")))
 
 
@@ -90,7 +91,7 @@ def _block(n: int, seeds: np.random.SeedSequence, population: str, r_v: float) -
     columns = lambda of, spectrum: np.concatenate([spectrum, *(np.asarray(of[name], "f8")[:, None] for name in (*COLOURS, *STAR_LABELS))], 1)    # noqa: E731
     gaps = _gaps(n, rng)
     return StarTable(*(np.where(gaps, np.nan, part) for part in (columns(value, coeff), columns(error, coeff_err))), columns(truth, coeff),
-                     _relevant(coeff / coeff_err))
+                     relevant(coeff / coeff_err))
 
 
 def metals(feh: Float[np.ndarray, " n"], alpha_fe: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
@@ -112,15 +113,15 @@ def absolute_g(table) -> Float[np.ndarray, " n"]:
     return design.zero_point[0] - 2.5 * np.log10(seen * radius2 / (10 * u.pc).to_value(u.m) ** 2)
 
 
-def _relevant(significance: Float[np.ndarray, "n 110"]) -> np.ndarray:
+def relevant(significance: Float[np.ndarray, "n 110"]) -> np.ndarray:
     """Boolean (n, 118): False for the coefficients of an arm from where the rest of it is noise."""
-    relevant = np.ones((len(significance), len(VOCABULARY)), bool)
+    stands_out = np.ones((len(significance), len(VOCABULARY)), bool)
     for first in (0, gaia_xp.N_BP):
         square = significance[:, first:first + gaia_xp.N_BP] ** 2
         tail, left = np.cumsum(square[:, ::-1], 1)[:, ::-1], np.arange(gaia_xp.N_BP, 0, -1)
         last = gaia_xp.N_BP - 1 - (tail > left + RELEVANT * np.sqrt(2 * left))[:, ::-1].argmax(1)
-        relevant[:, first:first + gaia_xp.N_BP] = np.arange(gaia_xp.N_BP) <= last[:, None]
-    return relevant
+        stands_out[:, first:first + gaia_xp.N_BP] = np.arange(gaia_xp.N_BP) <= last[:, None]
+    return stands_out
 
 
 def _gaps(n: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from ..adaptation.members import folds
 from ..errors import LabelError
 from ..spectra import SpectraSet, concatenate
-from .density import near
+from .density import kernel
 from .ensemble import Adapted
 
 LEVEL = 0.6827
@@ -47,16 +47,13 @@ class CrossConformal:
         stars = train if validation is None else concatenate(train, validation)
         fold = np.append(fold, np.full(len(stars) - len(train), -1))
         values = fit.zero_shot(stars)
-        residuals = np.abs(_held_out(fit.members(stars), fold) - stars.label(fit.label))
-        others = near(values, values, width) - 1                                 # without the star itself
-        total = (np.exp(-0.5 * np.square((values[:, None] - values) / width)) * residuals).sum(1) - residuals
-        scale = (total + ENOUGH * residuals.mean()) / (others + ENOUGH)
-        return cls(fit, residuals / scale, fold, values, residuals, width)
+        residuals = np.abs(held_out(fit.members(stars), fold) - stars.label(fit.label))
+        others = kernel(values, values, width) * (1 - np.eye(len(values)))        # a star's own residual must not excuse it
+        return cls(fit, residuals / _typical(others, residuals), fold, values, residuals, width)
 
     def scale(self, value: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
         """Typical absolute residual of labelled stars near each zero-shot prediction."""
-        kernel = np.exp(-0.5 * np.square((value[:, None] - self.values) / self.width))
-        return (kernel @ self.residuals + ENOUGH * self.residuals.mean()) / (kernel.sum(1) + ENOUGH)
+        return _typical(kernel(value, self.values, self.width), self.residuals)
 
     def interval(self, stars: SpectraSet, level: float = LEVEL) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """``(low, high)`` in the label's unit.
@@ -81,6 +78,10 @@ class CrossConformal:
         return self.fit.members(stars).mean(0), (high - low) / 2
 
 
-def _held_out(members, fold) -> np.ndarray:
-    """What was said of each labelled star by who had not seen it."""
+def _typical(weights, residuals) -> np.ndarray:
+    return (weights @ residuals + ENOUGH * residuals.mean()) / (weights.sum(1) + ENOUGH)
+
+
+def held_out(members: Float[np.ndarray, "m n"], fold: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """What was said of each star by the member that left it out, the number in ``fold``; by all of them where that is -1."""
     return np.concatenate([members, members.mean(0)[None]])[fold, np.arange(len(fold))]

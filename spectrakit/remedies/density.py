@@ -15,8 +15,12 @@ def near(at: Float[np.ndarray, " m"], values: Float[np.ndarray, " n"], width: fl
 
     ``width`` is 0.4 times the scatter of the values when None: 0.2 dex for the [Fe/H] of a survey of all parts of the Galaxy.
     """
-    width = kernel_width(values) if width is None else width
-    return np.exp(-0.5 * np.square((at[:, None] - values) / width)).sum(1)
+    return kernel(at, values, kernel_width(values) if width is None else width).sum(1)
+
+
+def kernel(at: Float[np.ndarray, " m"], values: Float[np.ndarray, " n"], width: float) -> Float[np.ndarray, "m n"]:
+    """How near each of ``values`` is to each ``at``: 1 at the same place, a Gaussian of standard deviation ``width``."""
+    return np.exp(-0.5 * np.square((at[:, None] - values) / width))
 
 
 def kernel_width(values: Float[np.ndarray, " n"]) -> float:

@@ -33,13 +33,13 @@ class Support:
         """Labelled stars near each zero-shot prediction."""
         return near(value, self.values, self.width)
 
-    def gate(self, value: Float[np.ndarray, " n"], enough: float | int = ENOUGH) -> Float[np.ndarray, " n"]:
-        """How far an adapter is to be trusted there, 0 to 1: k / (k + ``enough``) with k labels near.
+    def gate(self, value: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """How far an adapter is to be trusted there, 0 to 1: k / (k + 2) with k labels near.
 
-        That is what a mean of k labels deserves against a prior if one label scatters by the root of ``enough`` times as much as zero-shot is wrong.
+        That is what a mean of k labels deserves against a prior if one label scatters by the root of 2 times as much as zero-shot is wrong.
         """
         k = self.count(value)
-        return k / (k + enough)
+        return k / (k + ENOUGH)
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,6 @@ class Gated:
 
     fit: Adapted
     support: Support
-    enough: float = ENOUGH
 
     @property
     def label(self) -> str:
@@ -58,7 +57,7 @@ class Gated:
     def members(self, stars: SpectraSet) -> Float[np.ndarray, "m n"]:
         """Each member, pulled back to zero-shot where labels are few."""
         zero = self.zero_shot(stars)
-        return zero + self.support.gate(zero, self.enough) * (self.fit.members(stars) - zero)
+        return zero + self.support.gate(zero) * (self.fit.members(stars) - zero)
 
     def zero_shot(self, stars: SpectraSet) -> Float[np.ndarray, " n"]:
         """Of the fit."""

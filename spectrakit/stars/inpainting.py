@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from .. import gaia_xp
 from ..errors import LabelError
 from ..models.star_transformer import BP, RP
-from ..pretraining.stars import _relevant
+from ..pretraining import stars
 from .inputs import Answers
 
 ARMS = {"bp": slice(0, gaia_xp.N_BP), "rp": slice(gaia_xp.N_BP, 2 * gaia_xp.N_BP)}
@@ -42,7 +42,7 @@ class Inpainted:
 
 def relevant(coeff: Float[np.ndarray, "n 110"], error: Float[np.ndarray, "n 110"]) -> Bool[np.ndarray, "n 110"]:
     """False for the coefficients of an arm from where the rest of it is noise: what was told in training, and what to tell of real spectra."""
-    return _relevant(coeff / error)[:, :2 * gaia_xp.N_BP]
+    return stars.relevant(coeff / error)[:, :2 * gaia_xp.N_BP]
 
 
 def inpaint(model: Answers, coeff: Float[np.ndarray, "n 110"], arm: str, told: Bool[np.ndarray, "n 110"] | None = None) -> Inpainted:

@@ -11,6 +11,7 @@ from spectrakit.errors import LabelError, MismatchError, SpectrakitError
 from spectrakit.remedies.conformal import CrossConformal
 from spectrakit.remedies.density import density_weights, near
 from spectrakit.remedies.ensemble import Ensemble
+from spectrakit.remedies.heteroscedastic import inverse_variance, likeliest_sigma
 from spectrakit.remedies.rehearsal import labelled_by, metal_poor
 from spectrakit.remedies.robust import robust
 from spectrakit.remedies.selection import choose_even
@@ -66,6 +67,28 @@ def test_weights_decide_whom_the_fit_serves(stars):
     assert bias[0] > bias[1] + 0.1
     with pytest.raises(MismatchError, match=r"weights has shape \(3,\); expected \(60,\)"):
         sk.adapt(model, mixed[:60], weights=np.ones(3), **settings)
+
+
+def test_likeliest_sigma_finds_the_law_that_made_the_residuals():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 4000))
+    true = 0.1 * np.exp(0.5 * a - 0.3 * b)
+    np.testing.assert_allclose(likeliest_sigma(true * rng.standard_normal(4000), a, b), true, rtol=0.15)
+    flat = likeliest_sigma(0.2 * rng.standard_normal(4000), np.ones(4000))
+    assert np.ptp(flat) == 0 and flat[0] == pytest.approx(0.2, rel=0.05)
+
+
+def test_stars_that_were_missed_unseen_weigh_less(stars):
+    """Residuals of the members that left a star out grow with its zero-shot label; what the others say, who have seen it, is not asked."""
+    rng, seed = np.random.default_rng(1), 7
+    stars = numbered(stars, np.zeros(200))
+    fold, zero = folds(stars, np.random.default_rng(seed)), rng.uniform(-2, 0, 200)
+    true = np.where(zero < -1, 0.3, 0.1)
+    members = np.full((5, 200), 50.0)
+    members[fold, np.arange(200)] = true * rng.standard_normal(200)
+    weights = inverse_variance(Fixed(members, zero), stars, seed)
+    assert weights.mean() == pytest.approx(1)
+    assert 3 < np.median(weights[zero > -1]) / np.median(weights[zero < -1]) < 12          # of the law 9, smoothed by the exponential in zero
 
 
 def test_rehearsal_holds_an_adapter_to_what_it_knew(stars):

@@ -1,18 +1,11 @@
 """InfoNCE against loops and by hand; and the contrastive stage on two processes against one."""
 
 import math
-import os
-import runpy
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import spectrakit
 from spectrakit.models.alignment import gather, info_nce
 from spectrakit.weights import load_tensors
 
@@ -110,21 +103,9 @@ train(model, batches, TrainConfig(4, 1e-2, 0, warmup=1, save_every=4), Path(sys.
 """
 
 
-def test_an_epoch_on_two_processes_is_one_on_the_same_global_batch(tmp_path, monkeypatch):
+def test_an_epoch_on_two_processes_is_one_on_the_same_global_batch(tmp_path, launch):
     """Negatives of both, statistics of both, gradients to both: weights, running statistics and scale agree to rounding, in double precision."""
-    (tmp_path / "script.py").write_text(SCRIPT)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    environment = {**os.environ, "PYTHONPATH": str(Path(spectrakit.__file__).parents[1]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-                   "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    started = [subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(tmp_path / "two")], stderr=subprocess.PIPE, text=True,
-                                env={**environment, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
-    monkeypatch.setattr(sys, "argv", ["script.py", str(tmp_path / "one")])
-    runpy.run_path(str(tmp_path / "script.py"))
-    for process in started:
-        error = process.communicate(timeout=120)[1]
-        assert process.returncode == 0, error[-2000:]
+    launch(SCRIPT, tmp_path)
     one, two = (load_tensors(tmp_path / folder / "run.safetensors")[0] for folder in ("one", "two"))
     assert one.keys() == two.keys()
     assert any("log_scale" in name for name in one)

@@ -3,19 +3,10 @@
 In double precision, because some weights have no gradient but rounding (biases before BatchNorm, the bias of k), and Adam makes full steps of it.
 """
 
-import os
-import runpy
-import socket
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-import spectrakit
-from spectrakit.threads import one_thread
 from spectrakit.weights import load_tensors
 
 SCRIPT = """
@@ -70,24 +61,8 @@ STAGES = ("masked", "labels", *(f"head_{name}" for name in ("teff", "logg", "feh
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    environment = {**os.environ, "PYTHONPATH": str(Path(spectrakit.__file__).parents[1]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-                   "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    started = [subprocess.Popen([sys.executable, str(script), str(folder / "two")], stderr=subprocess.PIPE, text=True,
-                                env={**environment, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
-    with pytest.MonkeyPatch.context() as patch, one_thread():
-        patch.setattr("spectrakit.pretraining.heads.STEPS", 4000)                        # the script changes it, the context puts it back
-        patch.setattr(sys, "argv", ["script.py", str(folder / "one")])
-        runpy.run_path(str(script))
-    for process in started:
-        error = process.communicate(timeout=300)[1]
-        assert process.returncode == 0, error[-2000:]
+def trained(tmp_path_factory, launch):
+    launch(SCRIPT, folder := tmp_path_factory.mktemp("trained"))
     return folder
 
 

@@ -1,18 +1,11 @@
 """The training loop on two processes that torchrun starts: together they do what one does, and each draws its own dropout."""
 
 import csv
-import os
-import runpy
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-import spectrakit
-from spectrakit.threads import one_thread
 from spectrakit.weights import load_tensors
 
 
@@ -65,19 +58,8 @@ if "RANK" in os.environ:
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory):
-    """The script by torchrun as two processes, and meanwhile alone."""
-    folder = tmp_path_factory.mktemp("launched")
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(Path(spectrakit.__file__).parents[1]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    started = subprocess.Popen([*launcher, str(script), str(folder / "two")], env=environment, stderr=subprocess.PIPE, text=True)
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]), one_thread():
-        patch.setattr(sys, "argv", ["script.py", str(folder / "one")])
-        runpy.run_path(str(script))
-    error = started.communicate(timeout=300)[1]
-    assert started.returncode == 0, error[-2000:]
+def launched(tmp_path_factory, launch):
+    launch(SCRIPT, folder := tmp_path_factory.mktemp("launched"))
     return folder
 
 
