@@ -10,6 +10,8 @@ from spectrakit.adaptation.fit import Fit
 from spectrakit.errors import SpectrumError
 from spectrakit.models.baselines import RidgePCA
 from spectrakit.models.physical import PhysicalFit
+from spectrakit.models.spectra_fm import PRESETS, SpectraFM, SpectraFMCard
+from spectrakit.surveys import COMMON
 
 KINDS = ("star", "", "galaxy", "sky", "unknown", "no object", "qso", "ambiguous")
 
@@ -38,9 +40,11 @@ def ways():
     small, aligned, flux = (sk.load_model(name) for name in ("tiny", "tiny_aligned", "small_flux"))
     fit = sk.adapt(small, train, label="feh", placement=("lora2",), seed=0, steps=15)
     assert isinstance(fit, Fit)
+    pixels = SpectraFM(SpectraFMCard(PRESETS["tiny"], "robust", (COMMON,), {}, {}, {"steps": 0}))
     ridge, physical = RidgePCA(n_components=3).fit(train, "feh"), PhysicalFit(n_starts=1).fit(train, "feh")
     return {"model": lambda s: small.predict(s, "feh"), "flux model": lambda s: flux.predict(s, "feh"), "aligned": lambda s: aligned.predict(s, "feh"),
-            "adapted": fit.predict, "members": lambda s: (fit.members(s)[0], None), "baseline": ridge.predict, "physical": physical.predict,
+            "adapted": fit.predict, "pixels as tokens": lambda s: pixels.predict(s, "feh"),
+            "members": lambda s: (fit.members(s)[0], None), "baseline": ridge.predict, "physical": physical.predict,
             "fit_labels": lambda s: (PhysicalFit(n_starts=1).fit_labels(s)["feh"], None)}
 
 

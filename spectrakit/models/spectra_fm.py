@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..continuum import normalize
 from ..errors import LabelError, MismatchError, SpectrumError
 from ..library import LABELS, load_library
+from ..objects import require_stars
 from ..spectra import SpectraSet
 from ..weights import load_tensors, save_tensors
 from .foundation import check_names
@@ -139,7 +140,7 @@ class SpectraFM(nn.Module):
         MismatchError
             The spectra are not in the rest frame, were normalised by another recipe, or lie outside the spans.
         SpectrumError
-            They cannot be normalised.
+            They cannot be normalised, or are of what is no star (``labels["object_class"]``).
         """
         stars = self.prepare(stars)
         usable = torch.as_tensor(~stars.mask & (np.where(stars.mask, 0, stars.ivar) > 0))
@@ -149,6 +150,7 @@ class SpectraFM(nn.Module):
 
     def prepare(self, stars: SpectraSet) -> SpectraSet:
         """The spectra in vacuum and normalised, on their own pixels; raises as ``bins`` does."""
+        require_stars(stars)
         if stars.frame != "rest":
             raise MismatchError(f"The spectra are in the {stars.frame} frame, this model reads rest-frame ones: a shifted line is another line to it. "
                                 "Use stars.to_rest(z) on the raw spectra first.")
