@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env tour test lint lab notebooks
+.PHONY: help env tour test lint lab notebooks site
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 profile ?= full
@@ -10,6 +10,7 @@ kernel ?= python3
 
 PY := .venv/bin/python
 READY := .venv/ready
+SITE_READY := .venv/site-ready
 # pip's own lines, short: each package, and every file large enough to wait for.
 TERSE := awk '/^Collecting/ { print "  " $$2 } /^ +Downloading .*MB/ { print "  fetching " $$(NF-1), $$NF } \
   /^Installing collected/ { print "  unpacking, packages: " NF - 3 } { fflush() }'
@@ -45,3 +46,12 @@ lab: $(READY)  ## JupyterLab in notebooks/
 
 notebooks: $(READY)  ## make the committed .ipynb again from their .py; name=00_start_here for one
 	$(PY) -m tools.notebooks build $(name)
+
+$(SITE_READY): $(READY)
+	@$(PY) -m pip install -c constraints.txt --editable ".[site]" | $(TERSE)
+	@touch $@
+
+site: $(SITE_READY)  ## the executed notebooks and docs/ as web pages: build/site/index.html
+	$(PY) -m sphinx --builder html --quiet --conf-dir docs --doctree-dir build/doctrees . build/site
+	@echo '<!doctype html><title>spectrakit</title><meta http-equiv="refresh" content="0; url=docs/index.html">' > build/site/index.html
+	@echo "built: build/site/index.html"

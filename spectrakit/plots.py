@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from .spectra import SpectraSet
 
@@ -19,8 +23,29 @@ STYLE = {"figure.dpi": 110, "figure.constrained_layout.use": True, "font.size": 
 
 
 def use_style() -> None:
-    """The kit's matplotlib style, for this session."""
+    """The kit's matplotlib style, for this session; in a notebook each figure is stored with ``words`` as its alt text."""
     plt.rcParams.update(STYLE)
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if hasattr(shell, "kernel"):
+        import matplotlib_inline.backend_inline  # noqa: F401  it registers, when imported, what draws figures in a notebook
+        png = shell.display_formatter.formatters["image/png"]
+        draw = png.for_type(Figure)
+        if draw is not None and not hasattr(draw, "with_words"):
+            def described(figure):
+                drawn = draw(figure)
+                return drawn and (drawn, {"alt": words(figure)})
+            described.with_words = True
+            png.for_type(Figure, described)
+
+
+def words(figure: Figure) -> str:
+    """What a figure shows: for each panel its title, its axes, and the names in its legend."""
+    panels = []
+    for ax in figure.axes:
+        axes = " against ".join(filter(None, (ax.get_ylabel(), ax.get_xlabel())))
+        names = ", ".join(dict.fromkeys(ax.get_legend_handles_labels()[1]))
+        panels.append("; ".join(filter(None, (ax.get_title() or ax.get_title("left"), axes, names and f"shown: {names}"))))
+    return "Figure. " + " ".join(re.sub(r"\\rm|[$\\{}_]", "", ". ".join(filter(None, panels))).split())
 
 
 def spectra(stars: SpectraSet, rows, ax=None, offset: float = 0.5, lines: dict[str, float] | None = None):

@@ -17,7 +17,7 @@ CONSTRAINTS = [line for line in (ROOT / "constraints.txt").read_text().splitline
 PINS = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in CONSTRAINTS)}
 # What torch brings along for a GPU differs from machine to machine, and torch pins it itself.
 OF_A_GPU = re.compile(r"nvidia|cuda|triton")
-LEFT_OUT = {"hats"}  # extras that `make env` does not install; their tests skip by name
+LEFT_OUT = {"hats", "site"}  # extras that `make env` does not install; their tests skip by name
 
 
 def direct() -> list[Requirement]:

@@ -40,3 +40,11 @@ def test_predictions_and_residuals_state_unit_and_counts():
     ax = sk.plots.residuals(feh, rng.normal(0, 0.1, 60), name="x")
     counts = sum(int(t.get_text().split("=")[1]) for t in ax.texts)
     assert counts == ((feh >= -3.5) & (feh < 0.5)).sum() and len(drawn(ax)) > 5_000
+
+
+def test_words_say_titles_axes_and_names():
+    fig, axes = plt.subplots(1, 2)
+    axes[0].plot([1, 2], label=r"$T_{\rm eff}$")
+    axes[0].set(xlabel="wavelength in vacuum [Å]", ylabel="flux / continuum", title="Lines")
+    axes[1].set_title("Colour")
+    assert sk.plots.words(fig) == "Figure. Lines; flux / continuum against wavelength in vacuum [Å]; shown: T eff. Colour"

@@ -42,7 +42,8 @@ class Placement:
             raise MismatchError(f"{self.name}: no kind {self.kind!r}; there are: {', '.join(KINDS)}.")
         if self.rank < 1 or self.alpha <= 0:
             raise MismatchError(f"{self.name}: rank {self.rank} and alpha {self.alpha}; both have to be positive.")
-        if not self.name.isidentifier() or self.name in WHOLE or any(self.name in prefix for prefix in ("lora_", "vera_lambda_", "ia3_", "oft_")):
+        taken = self.name in WHOLE or hasattr(nn.ModuleDict(), self.name)                  # peft keeps adapters there, torch refuses names of methods
+        if not self.name.isidentifier() or taken or any(self.name in prefix for prefix in ("lora_", "vera_lambda_", "ia3_", "oft_")):
             raise MismatchError(f"A placement cannot be called {self.name!r}: its name becomes part of the names of weights. Use letters and digits, e.g. 'mine1'.")
 
 

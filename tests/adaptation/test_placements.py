@@ -104,7 +104,7 @@ def test_declarations_that_cannot_be():
         Placement("mine", ("head.*",), 4, 8, "", kind="lara")
     with pytest.raises(MismatchError, match="mine: rank 0 and alpha 8; both have to be positive"):
         Placement("mine", ("head.*",), 0, 8, "")
-    for name in ("a.b", "full", "lora"):
+    for name in ("a.b", "full", "lora", "values"):
         with pytest.raises(MismatchError, match=f"A placement cannot be called '{name}'"):
             Placement(name, ("head.*",), 4, 8, "")
     with pytest.raises(MismatchError, match="A placement cannot be called 'attention': a part of the network is"):
