@@ -52,8 +52,8 @@ def shipped():
 
 def training_stars(model, n):
     """The first stars that the model was trained on: blocks are drawn one by one, so a shorter table is the beginning of a longer one."""
-    whole = min(n, model.card.training["n_stars"]) // BLOCK * BLOCK
-    return simulate_stars(max(whole, BLOCK), model.card.training["seed"], r_v=model.card.r_v)
+    whole = max(len(POPULATIONS), min(n, model.card.training["n_stars"]) // BLOCK) * BLOCK
+    return simulate_stars(whole, model.card.training["seed"], r_v=model.card.r_v)
 
 
 def test_stars(model):
@@ -99,6 +99,7 @@ def labels(a):
     for name in a.sets:
         table += compare(model, train, test, rows, name, LABELS)
         show(table, name)
+        save(table, "labels")                                                  # an hour's work should not hang on the next
     copied = copies(model, held_out(test, rows, "BP/RP 25-54, labels"), LABELS)
     for label in LABELS:
         away = (copied[label] - test.column(label)[rows])[np.isfinite(test.column(label)[rows])]

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 
 import spectrakit as sk
+from spectrakit.exercises import told
 from spectrakit.models.foundation import new_model
 from spectrakit.models.spectrum_transformer import PRESETS, Attention, SpectrumTransformer
 from spectrakit.restoration import PrincipalComponents, compare, hidden_pixels, interpolate, restore
@@ -85,7 +86,7 @@ print("tokens and numbers in each:", tokens.shape, "  statistics token:", tokens
 # neither is.
 #
 # **Predict first.** 145 windows then. Which pixels of the 1462 are in none? And the sequence of 146 tokens is cut into six parts, a chunk of ten hidden in
-# each: which tokens are in danger of never being hidden?
+# each: which tokens are in danger of never being hidden? In the picture: on the left how often each token is hidden, on the right the last windows of the spectrum.
 
 # %%
 published = SpectrumTransformer(replace(PRESETS["tiny"], drop_last=True, published_chunks=True), seed=0)
@@ -99,10 +100,6 @@ for name, network in (("published", published), ("here", ours)):
 assert published.config.n_tok == 145 + 1 and max(published.config.starts) + 20 == 1460
 assert np.flatnonzero(share["published"] == 0).tolist() == [23, 47, 71, 72, 96, 120, 144, 145] and (share["here"] > 0).all()
 
-# %% [markdown]
-# In a picture: on the left how often each token is hidden, on the right the last windows of the spectrum.
-
-# %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(2, 1))
 for (name, values), color, style in zip(share.items(), (sk.plots.RED, sk.plots.BLUE), ("-", "--"), strict=True):
     axes[0].step(np.arange(len(values)), 100 * values, style, where="mid", color=color, label=name)
@@ -203,6 +200,14 @@ def as_published(network):
     return other
 
 
+hidden, told_all = chunks(len(flux)), as_published(encoder)
+print(f"hidden: {100 * hidden.float().mean():.0f} % of the tokens")
+assert 0.38 < hidden.float().mean() < 0.42
+
+# %% [markdown]
+# Two fifths of the tokens. **Predict first.** Somebody who always answers zero, that is: the mean, has which loss? By hand, star by star and token by token:
+
+# %%
 def loss_by_hand(tokens, answer, hidden):
     total, count = 0.0, 0
     for star, token in np.argwhere(hidden):
@@ -212,15 +217,14 @@ def loss_by_hand(tokens, answer, hidden):
     return total / count
 
 
-hidden = chunks(len(flux))
-told = as_published(encoder)
-tokens, answer = answers(told, flux, hidden)
+tokens, answer = answers(told_all, flux, hidden)
 loss = loss_by_hand(tokens, answer, hidden.numpy())
 flux_tensor = torch.as_tensor(flux, dtype=torch.float32, device=device)
 with torch.no_grad():
-    assert np.isclose(loss, told.masked_loss(flux_tensor, hidden.to(device)).item(), rtol=1e-4)
-print(f"small: {loss:.3f}   who always answers zero: {loss_by_hand(tokens, 0 * answer, hidden.numpy()):.3f}")
-assert loss < 0.7 * loss_by_hand(tokens, 0 * answer, hidden.numpy())
+    assert np.isclose(loss, told_all.masked_loss(flux_tensor, hidden.to(device)).item(), rtol=1e-4)
+zero = loss_by_hand(tokens, 0 * answer, hidden.numpy())
+print(f"small: {loss:.3f}   who always answers zero: {zero:.3f}")
+assert 0.8 < zero < 1.2 and loss < 0.7 * zero
 
 # %% [markdown]
 # **Takeaway.** The flux is standardised, so who answers zero has a loss near one. The unit of the loss is the variance of the spectrum: a star full of lines
@@ -427,7 +431,7 @@ for title, found in sets.items():
     truth, mask = (x.cpu().double().numpy() for x in model.prepare(found))
     hidden = chunks(len(truth), seed=6)
     gone = hidden_pixels(encoder, hidden)
-    guesses = {"small": restore(encoder, truth, hidden), "small, told mean and deviation": restore(told, truth, hidden),
+    guesses = {"small": restore(encoder, truth, hidden), "small, told mean and deviation": restore(told_all, truth, hidden),
                "components": components.restore(truth, gone), "tiny, just trained": restore(network, truth, hidden),
                "mean star": np.where(gone, practice.mean(0).numpy(), truth), "straight line": interpolate(truth, gone)}
     results[title] = compare({name: guess - truth for name, guess in guesses.items()}, gone & (mask == 0), np.asarray(found.labels["star"]))
@@ -519,7 +523,7 @@ def show(n_chunks=6):
 show(12)
 
 # %% [markdown]
-# The same with a slider, where a kernel is running: how many gaps does it take until the hydrogen lines at 4341 and 4863 Å are guessed wrongly?
+# The same with a slider, where a kernel is running; by code it is one line, `restore(encoder, flux, hidden)`. How many gaps does it take until the hydrogen lines at 4341 and 4863 Å are guessed wrongly?
 
 # %% tags=["nbval-ignore-output"]
 import ipywidgets
@@ -591,8 +595,7 @@ assert table["small, labels shuffled"][-1].mean() > 1.5 * table["small, gaps and
 # no bad regressor. A lower masked loss is no promise. The distance between the red curves is masking *and* simulated labels; `docs/restoration.md` has
 # the same probe on `small` between its two stages, where it had seen gaps only. Whether the gaps are *needed* on top of the labels, neither says: that
 # takes a network that had the labels without the gaps.
-
-# %% [markdown]
+#
 # ## 10. Against methods that need no pretraining
 #
 # The last question a sceptic asks: would an ordinary method do as well? Three of them, on the same simulated LAMOST stars (population of the survey, S/N 10-300):
@@ -647,6 +650,105 @@ assert few_scores["ridge on small"][0].sigma < min(few_scores["ridge on componen
 # nothing shrinks as labels are added; `benchmarks/few_labels.py` follows the curves to 5,000, with computed models that the library was not fitted to as a
 # second test set. Who has the right physics and no unknown instrument needs no network.
 
+# %% [markdown]
+# ## 11. Exercises
+#
+# Put your lines in place of `return None` and run the cell: it says whether you are done, or gives a hint. Solutions are folded away at the very end.
+#
+# **Exercise 1** (easy, 10 minutes). Attention of section 3 without a loop, and such that products of a thousand do not overflow.
+
+# %%
+def check_attention(function):
+    q, k, v = np.random.default_rng(0).normal(size=(3, 9, 4))
+    softmax = lambda x, axis: np.exp(x) / np.exp(x).sum(axis, keepdims=True)                          # noqa: E731
+    near = lambda x, y: bool(np.allclose(x, y))                                                       # noqa: E731
+    told(1, function(q, k, v), (9, 4), (
+        (lambda x: near(x, softmax(q @ k.T, 1) @ v), "The products are not divided by the root of d, the length of a key."),
+        (lambda x: near(x, softmax(q @ k.T / 2, 0) @ v), "The weights of one *question* have to add up to one: the softmax runs over the keys."),
+        (lambda x: near(x, softmax(k @ q.T / 2, 1) @ v), "Questions and keys have changed places: row i belongs to question i."),
+        (lambda x: not near(x, attention_by_hand(q, k, v)), "Compare with attention_by_hand(q, k, v), row by row."),
+        (lambda x: not near(function(1000 * q, k, v), attention_by_hand(1000 * q, k, v)), "It overflows for large products: take each row's largest off before the exponential.")))
+
+
+def attention(q, k, v):
+    """(n_tok, d) from questions, keys and values, each (n_tok, d)."""
+    return None
+
+
+check_attention(attention)
+
+# %% [markdown]
+# **Exercise 2** (easy, 10 minutes). A chunk of `m` neighbouring windows is hidden; those on either side are not. How many pixels does no visible window show? Windows of `window` pixels, one every `stride`, far from the ends of the spectrum.
+
+# %%
+def check_chunk(function):
+    cases, right = ((10, 20, 10), (4, 30, 10), (1, 30, 10)), np.array([90, 20, 0])
+    answer = None if function(*cases[0]) is None else np.array([function(*case) for case in cases], float)
+    told(2, answer, (3,), (
+        (lambda x: (x == [110, 60, 30]).all(), "That is what the hidden windows cover. Their visible neighbours reach into it, from both sides."),
+        (lambda x: (x == [200, 120, 30]).all(), "Those are the numbers asked for; overlapping windows ask for a pixel more than once."),
+        (lambda x: (x == [100, 40, 10]).all(), "The chunk has a visible neighbour on either side; you took off one."),
+        (lambda x: x[2] < 0, "If the neighbours overlap each other nothing is hidden: zero, not less."),
+        (lambda x: (x != right).any(), f"(10, 20, 10), (4, 30, 10) and (1, 30, 10) give {right}: the chunk covers (m - 1) stride + window, a neighbour shows window - stride of it.")))
+
+
+def pixels_hidden(m, window, stride):
+    """How many pixels are really hidden."""
+    return None
+
+
+check_chunk(pixels_hidden)
+
+# %% [markdown]
+# **Exercise 3** (medium, 20 minutes). The rival by hand. A spectrum is `mean` + `loadings` z + noise; z is standard normal, noise has the same variance in all pixels. The most probable z given the visible pixels minimises the squared
+# deviation there over `noise`, plus the square of z. Fill the pixels that are `gone`, and only these. Which z do you get if nothing is visible, and which if you forget the last term and little is visible?
+
+# %%
+def check_rival(function):
+    c, gone = components, hidden_pixels(encoder, chunks(1, n_chunks=12, seed=8))[0]
+    loadings, star = (c.components * np.sqrt(np.maximum(c.variance - c.noise, 0))[:, None]).T, one[0]
+    right, plain = c.restore(one, gone[None])[0], np.linalg.lstsq(loadings[~gone], (star - c.mean)[~gone], rcond=None)[0]
+    peeked = np.linalg.solve(loadings.T @ loadings + c.noise * np.eye(loadings.shape[1]), loadings.T @ (star - c.mean))
+    near = lambda x, y: bool(np.allclose(x, y, rtol=0, atol=1e-6))                                    # noqa: E731
+    told(3, function(c.mean, loadings, c.noise, star, gone), star.shape, (
+        (lambda x: not near(x[~gone], star[~gone]), "A visible pixel stays as it is."),
+        (lambda x: near(x[gone], (c.mean + loadings @ plain)[gone]), "That is least squares without the prior: the square of z is missing in what is minimised."),
+        (lambda x: near(x[gone], (c.mean + loadings @ peeked)[gone]), "You have used the hidden pixels as well. Take visible rows of the loadings alone."),
+        (lambda x: near(x[gone], (right - c.mean)[gone]), "The mean is missing in what you fill in."),
+        (lambda x: not near(x, right), "z solves (L' L + noise 1) z = L' (flux - mean), all of it in the visible pixels; then mean + loadings z.")))
+
+
+def fill(mean, loadings, noise, flux, gone):
+    """``flux`` (n_pix,) with the pixels that are ``gone`` restored; mean (n_pix,), loadings (n_pix, k), noise a variance."""
+    return None
+
+
+check_rival(fill)
+
+# %% [markdown]
+# **Exercise 4** (hard, 20 minutes). Network and components make different errors: then a mixture, w times one plus 1 - w times the other, should be better than both. Which w has the least mean squared error in the hidden pixels? There is a closed form. Find it on one half of the stars, and judge
+# on the other half: how much is gained, and what does that say of the errors the two have in common? (The predictions of section 8 are still there: `guesses`, `truth`, `gone`.)
+
+# %%
+def check_mixture(function):
+    a, b, counted = guesses["small"], guesses["components"], gone
+    u, v = (a - truth)[counted], (b - truth)[counted]
+    right = np.sum(v * (v - u)) / np.sum((v - u) ** 2)
+    near = lambda x, y: bool(np.isclose(x, y, rtol=0, atol=2e-3))                                     # noqa: E731
+    told(4, function(a, b, truth, counted), (), (
+        (lambda x: near(x, 1 - right), "That is the weight of the second; asked for is that of the first."),
+        (lambda x: near(x, np.sum(v**2) / (np.sum(u**2) + np.sum(v**2))), "Inverse variances are right for independent errors. These two share the star's noise and its oddities: their covariance counts."),
+        (lambda x: near(x, np.abs(v).sum() / (np.abs(u).sum() + np.abs(v).sum())), "A share of the errors is no minimum: write down the squared error of the mixture and differentiate."),
+        (lambda x: not near(x, right), "With errors u and v of the two, minimise the sum of (w u + (1 - w) v)^2: a quadratic in w.")))
+
+
+def weight(a, b, truth, counted):
+    """Weight of ``a`` (n, n_pix) in the best mixture with ``b``, over the pixels ``counted``."""
+    return None
+
+
+check_mixture(weight)
+
 # %% tags=["key-figures"]
 print(f"masked loss of small, held-out models: {every:.3f}; without what can be copied: {without:.3f}")
 for title, found in results.items():
@@ -677,3 +779,51 @@ for name in ("random tiny", "tiny, gaps only", "random small", "small, gaps and 
 # al. 2017, arXiv:1706.03762. Masked pretraining: Devlin et al. 2019, arXiv:1810.04805; He et al. 2022, arXiv:2111.06377. Probabilistic PCA: Tipping & Bishop 1999,
 # J. R. Stat. Soc. B 61, 611. Attention is not explanation: Jain & Wallace 2019, arXiv:1902.10186. LAMOST: Luo et al. 2015, RAA 15, 1095. MILES: Sánchez-Blázquez et al.
 # 2006, MNRAS 371, 703; Falcón-Barroso et al. 2011, A&A 532, A95.
+
+# %% [markdown] tags=["solutions"]
+# ## Solutions
+#
+# <details><summary>Exercise 1</summary>
+#
+# ```python
+# def attention(q, k, v):
+#     fit = q @ k.T / np.sqrt(q.shape[1])
+#     w = np.exp(fit - fit.max(1, keepdims=True))
+#     return w / w.sum(1, keepdims=True) @ v
+# ```
+#
+# </details>
+#
+# <details><summary>Exercise 2</summary>
+#
+# ```python
+# def pixels_hidden(m, window, stride):
+#     return max(0, (m - 1) * stride + window - 2 * (window - stride))
+# ```
+#
+# </details>
+#
+# <details><summary>Exercise 3</summary>
+#
+# ```python
+# def fill(mean, loadings, noise, flux, gone):
+#     seen = loadings[~gone]
+#     z = np.linalg.solve(seen.T @ seen + noise * np.eye(seen.shape[1]), seen.T @ (flux - mean)[~gone])
+#     return np.where(gone, mean + loadings @ z, flux)
+# ```
+#
+# With nothing visible z is zero: the mean star. Without the prior, few visible pixels drive many components, and what is filled in swings wildly.
+#
+# </details>
+#
+# <details><summary>Exercise 4</summary>
+#
+# ```python
+# def weight(a, b, truth, counted):
+#     u, v = (a - truth)[counted], (b - truth)[counted]
+#     return np.sum(v * (v - u)) / np.sum((v - u) ** 2)
+# ```
+#
+# What the mixture does not take away is common to both: noise above all, and what neither has learned of these stars.
+#
+# </details>

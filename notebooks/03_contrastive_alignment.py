@@ -523,14 +523,14 @@ assert worse["LRS finds XP"] > 1.2 and worse["XP finds XP"] < 0.8 * worse["LRS f
 row = int(np.argmax(np.where(ebv < 0.6, ebv, 0)))                                           # a dusty star
 fig, axes = plt.subplots(2, 2, figsize=(10, 5), sharex="col", height_ratios=(2, 1))
 for (top, bottom), m, title in zip(axes.T, ("xp", "lrs"), ("LRS to XP", "XP to LRS"), strict=True):
-    seen, told = getattr(pairs, m)[[row]], said[m][[row]]
-    sigma = told.ivar[0] ** -0.5
-    top.fill_between(told.wave, told.flux[0] - sigma, told.flux[0] + sigma, color=sk.plots.ORANGE, alpha=0.4, lw=0, label="predicted, one sigma")
-    top.plot(told.wave, told.flux[0], color=sk.plots.RED, lw=1, label="predicted")
+    seen, foretold = getattr(pairs, m)[[row]], said[m][[row]]
+    sigma = foretold.ivar[0] ** -0.5
+    top.fill_between(foretold.wave, foretold.flux[0] - sigma, foretold.flux[0] + sigma, color=sk.plots.ORANGE, alpha=0.4, lw=0, label="predicted, one sigma")
+    top.plot(foretold.wave, foretold.flux[0], color=sk.plots.RED, lw=1, label="predicted")
     top.plot(seen.wave, seen.flux[0], color="black", lw=0.7, ls="--" if m == "xp" else "-", label="observed")
     top.set(title=f"{title}: {teff[row]:.0f} K, E(B-V) = {ebv[row]:.2f}", ylabel="flux / flux at 550 nm" if m == "xp" else "flux / continuum")
     top.legend(fontsize=8)
-    bottom.plot(seen.wave, sk.translation.residuals(seen, told)[0], color=sk.plots.BLUE, lw=0.7)
+    bottom.plot(seen.wave, sk.translation.residuals(seen, foretold)[0], color=sk.plots.BLUE, lw=0.7)
     bottom.axhline(0, color=sk.plots.GREY, lw=0.6)
     bottom.set(xlabel="wavelength in vacuum [Å]", ylabel="residual [sigma]", ylim=(-4.5, 4.5), xlim=None if m == "xp" else (4800, 5300))
     every = sk.translation.residuals(getattr(pairs, m), said[m])
@@ -560,12 +560,15 @@ truth = sk.simulate_pairs(perfect_lrs, some, seed=38, labels=given, xp=perfect_x
 given["ebv"] = np.median(ebv)
 oracle = sk.simulate_pairs(perfect_lrs, some, seed=38, labels=given, xp=perfect_xp).xp
 mean_star = replace(truth.xp, flux=np.repeat(np.median(others.xp.flux, 0)[None], some, 0))
-scatter, counts = {}, truth.xp.flux > 0.05
-print(f"{'XP from LRS, |error| / flux [%]':34s}{'dust unknown':>14s}{'dust known':>12s}")
+scatter, spans, counts = {}, {}, truth.xp.flux > 0.05
+resampled = [np.random.default_rng(k).integers(some, size=some) for k in range(10 if quick else 50)]
+print(f"{f'XP from LRS, {some} stars':26s}{'|error| / flux [%], dust unknown':>36s}{'dust known, 68 % intervals':>30s}")
 for name, guess in {"mean star (control)": mean_star, "network": said["xp"][:some], "oracle: all but the dust": oracle}.items():
     for kind, target in (("unknown", truth.xp), ("known", sk.translation.remove_dust(truth.xp, guess)[0])):
-        scatter[name, kind] = 100 * np.median(np.abs(guess.flux / target.flux - 1)[counts])
-    print(f"{name:34s}{scatter[name, 'unknown']:14.2f}{scatter[name, 'known']:12.2f}")
+        off = 100 * np.abs(guess.flux / target.flux - 1)
+        scatter[name, kind] = np.median(off[counts])
+        spans[name, kind] = "{:.2f} [{:.2f}, {:.2f}]".format(scatter[name, kind], *np.quantile([np.median(off[i][counts[i]]) for i in resampled], (0.16, 0.84)))
+    print(f"{name:26s}{spans[name, 'unknown']:>36s}{spans[name, 'known']:>30s}")
 lines = {name: 100 * np.median(np.abs(guess - truth.lrs.flux)) for name, guess in (("mean star (control)", np.median(others.lrs.flux, 0)), ("network", said["lrs"].flux[:some]))}
 print("LRS from XP, |error| [% of the continuum]:", {name: round(float(value), 2) for name, value in lines.items()})
 assert scatter["network", "unknown"] < scatter["mean star (control)", "unknown"] and lines["network"] < 0.8 * lines["mean star (control)"]
@@ -685,7 +688,7 @@ axes[0].set_ylabel("share of the strange stars above it")
 gap = np.asarray(binaries["teff"]) - np.asarray(binaries["teff_b"])
 for low, high in ((300, 700), (700, 1150), (1150, 2600)):
     rows = np.flatnonzero((gap >= low) & (gap < high))
-    print(f"companion {low:4d}-{high:4d} K cooler: AUC {couples['binaries', True][np.ix_(rows, rows)].mean():.2f}, n = {len(rows)}")
+    print(f"companion {low:4d}-{high:4d} K cooler: n = {len(rows):3d}, AUC {{:.2f}} [{{:.2f}}, {{:.2f}}]".format(*interval_of(couples["binaries", True][np.ix_(rows, rows)])))
 assert abs(areas["twins", True][0] - 0.5) < (0.2 if quick else 0.1) and areas["binaries", True][0] < 0.85
 assert areas["dustier", False][0] > areas["dustier", True][0]
 
@@ -728,10 +731,12 @@ _ = ipywidgets.interact(show, star=ipywidgets.IntSlider(row, 0, n - 1, continuou
 # %% [markdown]
 # ## 9. Exercises
 #
-# Put your lines in place of `return None` and run the cell: it says whether you are done, or gives a hint. The next cell holds the checks; solutions are folded away at the very end.
+# Put your lines in place of `return None`, below the check, and run the cell: it says whether you are done, or gives a hint. The next cell holds what the checks need; solutions are folded away at the very end.
 
 # %% tags=["hide-input"]
 from scipy.stats import binom, hypergeom
+
+from spectrakit.exercises import told
 
 cross_entropy = lambda x, y: torch.nn.functional.cross_entropy(15.5 * torch.as_tensor(x @ y.T), torch.arange(64)).item()          # noqa: E731
 unit_a, unit_b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
@@ -740,17 +745,10 @@ best = np.geomspace(0.1, 1000, 2000)[np.argmin([package_loss(a, b, s) for s in n
 exact = lambda k, m: hypergeom.cdf(k - 1, n - 1, found["LRS finds XP"] - 1, m - 1).mean()                             # noqa: E731
 same = lambda x, y, tol=1e-6: bool(np.isclose(x, y, rtol=tol, atol=0))                                                # noqa: E731
 
+# %% [markdown]
+# **Exercise 1** (easy, 10 minutes). InfoNCE without a loop over stars, in numpy, such that a logit scale of 10,000 does not overflow.
 
-def told(number, answer, shape, hints):
-    """Print the first hint whose condition holds; an answer of None is a stub."""
-    if answer is None:
-        print(f"Exercise {number}: not done yet. Put your lines in place of `return None` and run the cell again.")
-    elif np.shape(answer) != shape or not np.isfinite(answer).all():
-        print(f"Exercise {number}: not yet. Asked for are finite values of shape {shape}; () is a single number. Yours has shape {np.shape(answer)}.")
-    else:
-        print(f"Exercise {number}: " + next((f"not yet. {hint}" for wrong, hint in hints if wrong(answer)), "done."))
-
-
+# %%
 def check_loss(function):
     eye = np.eye(64)
     told(1, function(a, b, 15.5), (), (
@@ -761,10 +759,7 @@ def check_loss(function):
         (lambda x: not same(x, package_loss(a, b), 1e-4), f"The package says {package_loss(a, b):.4f}. Compare three stars with the loop."),
         (lambda x: not same(function(eye, np.roll(eye, 1, 0), 1e4), 1e4), "It overflows at scale 1e4: take the largest logit off before the exponential.")))
 
-# %% [markdown]
-# **Exercise 1** (easy, 10 minutes). InfoNCE without a loop over stars, in numpy, such that a logit scale of 10,000 does not overflow.
 
-# %%
 def contrastive_loss(a, b, scale):
     """Symmetric InfoNCE of embeddings a and b, each (n, d); one number."""
     return None

@@ -58,7 +58,7 @@ assert profile in ("full", "ci") and device in ("cpu", "cuda"), "profile is full
 #
 # Zhao et al. 2026 (arXiv:2602.15021) asked it for LAMOST and DESI. They pretrain perceptrons either on the *flux* of LAMOST spectra (1462 pixels, 4000 to 5600 Å, some 90,000 stars with labels from
 # APOGEE and, for metal-poor stars, from the literature) or on the *embeddings* of the same spectra that SpecCLIP makes, and carry both over to DESI: as they are (zero-shot), with a residual head, with LoRA, with
-# all weights fine-tuned. What their abstract says they found:
+# all weights fine-tuned. The flux model is a *multilayer perceptron* (MLP): a chain of matrices with a bend after each. What their abstract says they found:
 #
 # | statement | flux or embedding? |
 # |---|---|
@@ -103,23 +103,23 @@ print(f"parameters: {count(published):,}; of the first matrix alone: {matrices[0
 
 # %%
 models = {"flux": sk.load_model("small_flux").to(device), "embedding": sk.load_model("small").to(device), "projected": sk.load_model("small_aligned").to(device)}
-told = models["embedding"].card.training
+diet = models["embedding"].card.training
 head_of = lambda name, label: models[name].heads["lrs"][label] if name == "projected" else models[name].heads[label]           # noqa: E731
 print(f"{'':12s}{'reads':>34s}{'encoder':>11s}{'one head':>10s}   simulated spectra")
 for name, reads, seen in (("flux", "1462 pixels", f"{models['flux'].card.training['n']:,} with labels"),
-                          ("embedding", "mean of 147 tokens", f"{told['n_masked']:,} without labels, {told['n_labelled']:,} with; {told['n_heads']:,} for the heads"),
+                          ("embedding", "mean of 147 tokens", f"{diet['n_masked']:,} without labels, {diet['n_labelled']:,} with; {diet['n_heads']:,} for the heads"),
                           ("projected", "embedding of the aligned pair", "as embedding, and pairs with Gaia XP")):
     encoder = models[name].alignment.lrs if name == "projected" else models[name].encoder
     print(f"{name:12s}{reads:>34s}{count(encoder):11,}{count(head_of(name, 'feh')):10,}   {seen}")
 assert [head_of(name, "feh").linears[0].in_features for name in models] == [1462, 128, 128]
 
 # %% [markdown]
-# Their heads have the same hidden layers (256, 128, 64). Their diets differ: `small_flux` has seen more labelled spectra than `small`, which has also seen spectra without labels. And the encoder of `small` was
+# `projected` is what becomes of the embedding on its way into the space shared with Gaia XP (notebook 03). The heads have the same hidden layers (256, 128, 64). Their diets differ: `small_flux` has seen more labelled spectra than `small`, which has also seen spectra without labels. And the encoder of `small` was
 # itself trained on labels after the masked stage. So "flux against embedding" here is *not* "supervised against self-supervised".
 #
 # ## 3. Zero-shot: one head, three inputs
 #
-# First the stars. Simulated ones come from computed models that neither library nor networks were fitted to, seen by DESI: of these we know the truth. Real ones have labels from the literature, which err, too.
+# First the stars. Simulated ones come from computed models that neither library nor networks were fitted to, seen by DESI: of these we know the truth. Real ones have labels from the literature, which err, too. Scores are of stars inside the library's *hull*, the range of labels for which it has spectra.
 
 # %%
 def real_or_simulated(name, n, seed):
@@ -239,9 +239,9 @@ axes[1].set_xticks(place, [f"{r}\nn = {n}" for r, n in zip(contest.regime, conte
 _ = fig.legend(*axes[0].get_legend_handles_labels(), ncols=3, fontsize=9, loc="outside upper center")
 
 # %% [markdown]
-# **Takeaway.** Over all stars a perceptron without any encoder reads [Fe/H] with less scatter than the transformer, from the same simulations and without a label of the target. That agrees with the paper's headline. With its *split* it does not: in the
-# committed run the flux is better among the metal-rich stars, of simulated DESI and of MILES, and the embedding among the metal-poor ones of simulated DESI (and nine of STELIB); MILES does not tell the two apart there. This is the paper's division *reversed*. So "embeddings for metal-rich,
-# flux for metal-poor" is no law of the input; it belongs to those models, their training stars and labels.
+# **Takeaway.** Over all stars of simulated DESI and of MILES a perceptron without any encoder reads [Fe/H] with less scatter than the transformer, from the same simulations and without a label of the target. That agrees with the paper's headline. With its *split* it does not: read the
+# last column. In the committed run the flux is better among the metal-rich stars of these two sets; where the embedding wins, it is among metal-poor stars (for STELIB mind how few they are), and MILES does not tell the two apart there. This is the paper's division *reversed*. So
+# "embeddings for metal-rich, flux for metal-poor" is no law of the input; it belongs to those models, their training stars and labels.
 #
 # Now look at the lower panel. On real stars the winner by scatter is *not* the winner by bias.
 #
@@ -362,8 +362,6 @@ assert all(np.isfinite(value).all() for known in live for value in known.values(
 # %% [markdown]
 # One split is luck, two are little more. `benchmarks/adaptation.py` has done the same over many; its scores are in `benchmarks/results`, one table for each target, label and number of labels. Whatever tables are there are
 # shown. Beside the pretrained models stand those that never saw a simulation, and the **physical fit**: least squares of the library itself, no label, no training. It is the referee: who has learned from the library can be expected to match it.
-#
-# In the figure points are means over splits, bars the standard deviation between splits. The order is that of the left panel: read what falls out of line among the metal-poor stars.
 
 # %%
 tables = {}
@@ -377,7 +375,10 @@ NOTHING = {"ridge on PCA", "Gaussian process on PCA", "MLP on flux, from scratch
 family = lambda m: "no pretraining" if m in NOTHING else "physical" if "physical" in m else "flux" if "flux MLP" in m else "projected" if (                # noqa: E731
     "projected" in m or "LoRA3" in m or "LoRA4" in m) else "embedding"
 looks |= {"no pretraining": (sk.plots.GREY, "v"), "physical": ("black", "D")}
-preferred = sorted(tables, key=lambda k: (abs(k[2] - 89), ["miles", "desi1"].index(k[0]) if k[0] in ("miles", "desi1") else 9, k[1] != "feh", k[0]))[:2]
+preferred = sorted(tables, key=lambda k: (abs(k[2] - 89), ["miles", "desi1"].index(k[0]) if k[0] in ("miles", "desi1") else 9, k[1] != "feh", k[0]))[:1 if quick else 2]
+
+# %% [markdown]
+# In the figure points are means over splits, bars the standard deviation between splits. The order is that of the left panel: read what falls out of line among the metal-poor stars, and how much wider the bars are there.
 
 # %%
 def ladder(ax, table, regime, order, figure, unit):
@@ -430,8 +431,8 @@ for (target, label, n), table in tables.items():
         best.append({"target": target, "label": label, "labels": n, "regime": regime, "best": order.index[0], "sigma": order.iloc[0], "tied": len(tied)})
 
 # %% [markdown]
-# **Takeaway.** In the committed table for real MILES stars with 89 labels the least scatter belongs to the flux, with a residual head or LoRA, which are not told apart; the best on the embedding is behind by less than 0.01 dex. *Which* strategy wins is thus hardly a question of the input, and above [Fe/H] = -1
-# even the zero-shot flux is not told from the best. Nothing that starts from scratch comes near. Labels remove the offset of the flux at once, and below [Fe/H] = -1 they make the scatter *larger* than zero-shot, on either input: only about one label in seven is of a metal-poor star. The referee is
+# **Takeaway.** In the committed table for real MILES stars with 89 labels the least scatter belongs to the flux, with a residual head or LoRA, which are not told apart; the best on the embedding is behind by little (the printed difference). *Which* strategy wins is thus hardly a question of the input, and
+# above [Fe/H] = -1 even the zero-shot flux is not told from the best. Nothing that starts from scratch comes near. Labels remove most of the offset of the flux, and below [Fe/H] = -1 no way of using them is ahead of zero-shot, on either input: few of the labels are of metal-poor stars. The referee is
 # level with the zero-shot embedding: what the networks had to learn from was the library, and they learned it.
 #
 # A second use of the referee: where flux and embedding *disagree* most, which of the two is nearer to what it says? Offsets are taken off first, so this is about single stars.
@@ -442,7 +443,7 @@ from spectrakit.models.physical import PhysicalFit
 n_fit = 3 if quick else 32
 off = lambda a, b: np.abs(a - b - np.median(a - b))                                                                           # noqa: E731
 nearer = {}
-for name, (stars, chosen) in list(sets.items())[:2]:
+for name, (stars, chosen) in list(sets.items())[:1 if quick else 2]:
     flux, embedding = (zero[name]["feh"][m][chosen] for m in pair)
     far = np.argsort(-off(flux, embedding))[:n_fit]
     judged = stars[chosen][far]
@@ -497,9 +498,12 @@ for i, n in enumerate(sizes):
         for name, x in features.items():
             probe[name][i, k] = sigma(ridge(x[split.train], feh[split.train]).predict(x[split.test].astype(float)) - feh[split.test])
 for name in list(features)[1:]:
-    print(f"{name:28s} less embedding, {sizes[-1]} labels:", sk.metrics.paired(probe[name][-1], probe["embedding"][-1]))
+    print(f"sigma, {name:24s} less embedding, {sizes[-1]} labels:", sk.metrics.paired(probe[name][-1], probe["embedding"][-1]))
 assert probe["embedding"][-1].mean() < min(probe["random encoder"][-1].mean(), probe["flux"][-1].mean())
 assert probe["perceptron's last layer"][-1].mean() < min(probe["last layer for Teff"][-1].mean(), probe["flux"][-1].mean())
+
+# %% [markdown]
+# The same for every number of labels. Compare solid curves with dotted ones: a dotted curve is the control, of the same architecture without pretraining, or pretrained for another label.
 
 # %%
 fig, ax = plt.subplots(figsize=(8, 4.2))
@@ -695,39 +699,25 @@ _ = ipywidgets.interact(show, a=list(live[0]), b=ipywidgets.Dropdown(options=lis
 # %% [markdown]
 # ## 10. Exercises
 #
-# Put your lines in place of `return None` and run the cell: it says whether you are done, or gives a hint. The next cell holds the checks; solutions are folded away at the very end.
+# Put your lines in place of `return None`, below the check, and run the cell: it says whether you are done, or gives a hint. Solutions are folded away at the very end.
+#
+# **Exercise 1** (easy, 10 minutes). How many trained parameters has a head with `n_in` inputs and these hidden sizes (matrices, BatchNorm, one output)? How many would it have on an embedding of 768, and what share of the saving is that of the first matrix?
 
-# %% tags=["hide-input"]
+# %%
+from spectrakit.exercises import told
+
 same = lambda x, y, tol=1e-6: bool(np.isclose(x, y, rtol=tol, atol=1e-12))                                              # noqa: E731
-trial = np.random.default_rng(0)
-play = {"labels": trial.standard_normal((200, 3)), "noise": trial.standard_normal((2, 200))}
-play["alpha"] = 3 + play["labels"] @ [0.2, -0.1, 0.5] + 0.3 * play["noise"][0]
-play["predicted"] = 1 + play["labels"] @ [0.1, 0.3, 0.6] + 0.3 * (0.5 * play["noise"][0] + play["noise"][1])
-skill = 0.13 + 0.001 * np.arange(12) + 0.012 * trial.standard_normal((10, 12))
-
-
-def outcome(number, answer, shape, hints):
-    """Print the first hint whose condition holds; an answer of None is a stub."""
-    if answer is None:
-        print(f"Exercise {number}: not done yet. Put your lines in place of `return None` and run the cell again.")
-    elif np.shape(answer) != shape or not np.isfinite(answer).all():
-        print(f"Exercise {number}: not yet. Asked for are finite values of shape {shape}; () is a single number. Yours has shape {np.shape(answer)}.")
-    else:
-        print(f"Exercise {number}: " + next((f"not yet. {hint}" for wrong, hint in hints if wrong(answer)), "done."))
 
 
 def check_count(function):
-    outcome(1, function(1462, (1024, 512, 64)), (), (
+    told(1, function(1462, (1024, 512, 64)), (), (
         (lambda x: x == 2_055_809, "BatchNorm has a weight and a bias for each number, and both are trained."),
         (lambda x: x == 2_059_009 + 3200, "Running means and variances are stored, not trained: they are no parameters."),
         (lambda x: x == 2_059_009 - 1601 or x == 2_055_809 - 1601, "A Linear has a bias for each output, too."),
         (lambda x: x != 2_059_009, "The published number is 2,059,009. Is the last matrix, to one label, in it?"),
         (lambda x: function(768, (1024, 512, 64)) != 1_348_353 or function(128, (16,)) != count(LabelHead(128, (16,))), "Right for this network only: sizes are an argument.")))
 
-# %% [markdown]
-# **Exercise 1** (easy, 10 minutes). How many trained parameters has a head with `n_in` inputs and these hidden sizes (matrices, BatchNorm, one output)? How many would it have on an embedding of 768, and what share of the saving is that of the first matrix?
 
-# %%
 def parameters(n_in, sizes):
     """Number of trained parameters of LabelHead(n_in, sizes), without making one."""
     return None
@@ -743,7 +733,7 @@ def check_weight(function):
     a, b = error[first]["flux"] + 0.3, error[first]["embedding"]
     c = np.cov(a, b)
     best_w = (c[1, 1] - c[0, 1]) / (c[0, 0] + c[1, 1] - 2 * c[0, 1])
-    outcome(2, function(a, b), (), (
+    told(2, function(a, b), (), (
         (lambda x: same(x, 1 - best_w), "That is the weight of the second model."),
         (lambda x: same(x, c[1, 1] / (c[0, 0] + c[1, 1]), 1e-3), "Inverse variances are best for errors without correlation; these have one."),
         (lambda x: abs(x - best_w) > 1e-3 and abs(x - ((b - a) * b).sum() / ((b - a) ** 2).sum()) < 1e-6, "The mean square also counts the offset; the variance does not."),
@@ -761,11 +751,17 @@ check_weight(best_weight)
 # **Exercise 3** (medium, 20 minutes). "It knows [α/Fe] beyond the trend" in one number: take out of `alpha` *and* out of `predicted` what a linear regression on the labels (with a constant) explains, and correlate what is left. What does the plain correlation say, and why is it larger?
 
 # %%
+trial = np.random.default_rng(0)
+play = {"labels": trial.standard_normal((200, 3)), "noise": trial.standard_normal((2, 200))}
+play["alpha"] = 3 + play["labels"] @ [0.2, -0.1, 0.5] + 0.3 * play["noise"][0]
+play["predicted"] = 1 + play["labels"] @ [0.1, 0.3, 0.6] + 0.3 * (0.5 * play["noise"][0] + play["noise"][1])
+
+
 def check_beyond(function):
     y, p, x = play["alpha"], play["predicted"], play["labels"]
     rest = lambda v, x: v - x @ np.linalg.lstsq(x, v, rcond=None)[0]                                                     # noqa: E731
     full, plain = np.c_[np.ones(200), x], lambda u, v: np.corrcoef(u, v)[0, 1]
-    outcome(3, function(y, p, x), (), (
+    told(3, function(y, p, x), (), (
         (lambda v: same(v, plain(y, p)), "That is the plain correlation: the labels are still in both."),
         (lambda v: same(v, plain(rest(y, full), p)) or same(v, plain(y, rest(p, full))), "Only one of the two has been cleaned; the labels are still in the other one."),
         (lambda v: same(v, plain(rest(y, x), rest(p, x))), "The regression lacks its constant."),
@@ -781,13 +777,16 @@ def beyond_the_trend(alpha, predicted, labels):
 check_beyond(beyond_the_trend)
 
 # %% [markdown]
-# **Exercise 4** (hard, 25 minutes). Section 5 calls a method best on the very splits it is judged by. With twelve equals, the luckiest looks good. Honest is: choose on all splits but one, judge on that one, and take the mean over splits. How much worse is the honest figure in our tables, and why do splits that share stars make
+# **Exercise 4** (hard, 25 minutes). Section 5 calls a method best on the very splits it is judged by. Of a dozen equals, the luckiest looks good. Honest is: choose on all splits but one, judge on that one, and take the mean over splits. How much worse is the honest figure in our tables, and why do splits that share stars make
 # even this one too kind?
 
 # %%
+skill = 0.13 + 0.001 * np.arange(12) + 0.012 * np.random.default_rng(1).standard_normal((10, 12))                         # of twelve methods on ten splits
+
+
 def check_honest(function):
     right = np.mean([skill[k, np.delete(skill, k, 0).mean(0).argmin()] for k in range(len(skill))])
-    outcome(4, function(skill), (), (
+    told(4, function(skill), (), (
         (lambda x: same(x, skill.mean(0).min()), "That is the best mean, chosen and judged on the same splits."),
         (lambda x: same(x, skill.min(1).mean()), "That is an oracle: the best of each split, known afterwards."),
         (lambda x: same(x, np.mean([np.delete(skill, k, 0).mean(0).min() for k in range(len(skill))])), "Chosen without the split, but judged without it, too."),
@@ -822,12 +821,12 @@ for name, (rho, s_a, s_b, s_mean, _) in together.items():
 # * Under a linear method with about a hundred labels or more, a hidden layer of the pretrained perceptron does as well as the embedding, and a random transformer nothing: what helps is pretraining. With very few labels the embedding can lead. For a label that nothing was trained for it does not.
 # * [α/Fe] of real stars: both inputs know something beyond the trend, and about equally much.
 # * On real stars the two fail together, so their average gains next to nothing.
-# * *Not* shown: anything about released weights of SpecCLIP, about pretraining on real spectra, or about sizes beyond `small`; why the perceptron is off on real stars; what a perceptron of two million parameters would do; other targets and labels than the tables that are there.
+# * *Not* shown: anything about the released weights of SpecCLIP, about pretraining on real spectra, or about sizes beyond `small`; why the perceptron is off on real stars; what a perceptron of two million parameters would do; other targets and labels than the tables that are there.
 #
 # **Common misreadings.** "The perceptron wins, so foundation models are useless": the winner was pretrained as well, on a quarter of a million labelled simulations; who has none of these stands at the bottom of the tables. "The embedding beats components, so self-supervision
 # works": see section 6 for what did it. "Sigma is smaller, so the labels are better": section 4. "R2 is 0.5, so it measures [α/Fe]": the trend has more. "Best of twenty": exercise 4.
 #
-# **Next.** Take your own spectra: notebook 00 reads them, `benchmarks/adaptation.py` compares on them. Nothing in here replaces looking at *your* target with paired intervals.
+# **Next.** Notebook 06 asks where a network looks. With your own spectra: notebook 10 reads them, `benchmarks/adaptation.py` shows how to compare on them. Nothing in here replaces looking at *your* target with paired intervals.
 #
 # **References.** The question: Zhao et al. 2026, arXiv:2602.15021. SpecCLIP: Zhao et al. 2026, arXiv:2507.01939. Its LoRA study: Zhao et al. 2025, arXiv:2507.20972. LoRA: Hu et al. 2021, arXiv:2106.09685. BatchNorm: Ioffe & Szegedy 2015,
 # arXiv:1502.03167. Paired bootstrap: Efron & Tibshirani 1993, An Introduction to the Bootstrap. The Cannon: Ness et al. 2015, ApJ 808, 16. MILES: Sánchez-Blázquez et al. 2006, MNRAS 371, 703; labels: Cenarro et al. 2007, MNRAS 374, 664. STELIB: Le Borgne et al. 2003, A&A 402, 433.

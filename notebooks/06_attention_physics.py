@@ -16,9 +16,9 @@
 # | | |
 # |---|---|
 # | **Question** | Papers draw attention over wavelength, mark some lines below the peaks and conclude that a network has learned physics. How would we notice if it had not? |
-# | **You will** | name lines; compute where a label truly stands in a spectrum; bring attention from tokens to pixels; turn "it sits on lines" into an area under a curve, a null and a corrected p-value, each by hand; let gradients, integrated gradients and occlusion compete; and see what survives random weights, shuffled labels and a rival that needs no network |
+# | **You will** | compute where a label truly stands in a spectrum, lines and all; bring attention from tokens to pixels; turn "it sits on lines" into an area under a curve, a null distribution and a corrected p-value, each by hand; let gradients, integrated gradients and occlusion compete; see what survives random weights, shuffled labels and a rival that needs no network |
 # | **You need** | notebooks 00 to 02; derivatives; what a p-value is |
-# | **Time** | 50 minutes to read, a few minutes to run on 2 cores, about 1.5 GB of memory |
+# | **Time** | 50 minutes to read, about 2 minutes to run on 2 cores, about 1.5 GB of memory |
 # | **Data** | simulated |
 
 # %% tags=["parameters"]
@@ -47,7 +47,7 @@ assert profile in ("full", "ci") and device in ("cpu", "cuda"), "profile is full
 # %% [markdown]
 # ## 1. Lines have names
 #
-# A giant and a dwarf of the same temperature and the same composition, 5000 K and [Fe/H] = -0.2, as LAMOST would see them without noise. `load_lines` knows some ninety lines and bands with
+# A giant and a dwarf of the same temperature and the same composition, 5000 K and [Fe/H] = -0.2, as LAMOST would see them without noise. `load_lines` has a table of lines and bands, with
 # wavelengths in air and in vacuum, what makes them and what they are used for.
 #
 # **Predict first.** A dwarf's atmosphere is a hundred times denser. Which lines are stronger in it, and which are stronger in the giant?
@@ -69,7 +69,7 @@ axes[0].legend(fontsize=8, loc="lower right", ncols=2)
 name_lines(axes[0], few)
 at = {line["name"]: dwarf[near].min() - giant[near].min() for line in lines if (near := np.abs(wave - line["wave"]) < 5).any()}
 order = sorted(at, key=at.get)
-print("stronger in the dwarf:", ", ".join(order[:5]), "   stronger in the giant:", ", ".join(order[-5:]))
+print(f"{len(lines)} lines in the window; stronger in the dwarf:", ", ".join(order[:5]), "   stronger in the giant:", ", ".join(order[-5:]))
 assert {"Mg b1", "Ca I 4227"} & set(order[:8]) and {"Sr II 4078", "CN 4216", "Sr II 4216"} & set(order[-10:])
 
 # %% [markdown]
@@ -113,6 +113,8 @@ for k, label in enumerate(HEAD_LABELS):
 
 # %% [markdown]
 # So most of what a label does to a spectrum could be another label's doing. From here on, the **positives** of a star and a label are the tenth of the pixels where its own part is largest.
+#
+# The second print asks whether the dwarfs' positives are pixels that matter in giants, too. Its number is the *area under the ROC curve* (AUC), which section 4 writes out: 1 is yes, 0.5 is chance.
 #
 # **Predict first.** For which label do giants and dwarfs share their pixels, for which not? Do the positives lie on lines that have names?
 
@@ -193,6 +195,10 @@ assert np.allclose(to_pixels_by_hand(score), spread(token_scores(maps["giants"][
 drawn = {name: {"last layer, all tokens": spread(token_scores(m[:, -1].mean(1))), "last layer, statistics token": spread(token_scores(m[:, -1].mean(1), "statistics")),
                 "roll-out, all tokens": spread(token_scores(rollout(m)))} for name, m in maps.items()}
 
+# %% [markdown]
+# Three ways to draw the attention of one network on the same stars, each divided by its mean: 1 is an even share. Dotted are lines that have names. **Predict first.** Where will the highest peak
+# of the last layer be, and will it be at the same place for giants and dwarfs?
+
 # %%
 fig, axes = plt.subplots(3, 1, figsize=(11, 6.4), sharex=True)
 for ax, kind in zip(axes, drawn["giants"], strict=True):
@@ -206,6 +212,7 @@ axes[0].legend(fontsize=8, ncols=2, loc="upper right")
 axes[2].set_xlabel("wavelength in vacuum [Å]")
 name_lines(axes[0], few)
 peaks = {name: lines["name"][np.abs(lines["wave"] - wave[drawn[name]["last layer, all tokens"].mean(0).argmax()]).argmin()] for name in drawn}
+assert quick or set(peaks.values()) <= {"Hβ", "Hγ", "Hδ"}
 print("the named line next to the highest weight:", {name: str(peak) for name, peak in peaks.items()})
 
 # %% [markdown]
@@ -296,8 +303,7 @@ def integrated_by_hand(star, baseline, k, steps):
 
 
 def occluded_by_hand(star, start, k):
-    bridged = star[0].cpu().numpy().copy()
-    inside = np.arange(start, start + 20)
+    bridged, inside = star[0].cpu().numpy().copy(), np.arange(start, start + 20)
     bridged[inside] = np.interp(inside, [start - 1, start + 20], bridged[[start - 1, start + 20]])
     with torch.no_grad():
         return (function(star) - function(torch.as_tensor(bridged[None], device=device)))[0, k]
@@ -370,6 +376,8 @@ fig.supylabel("score / largest score")
 _ = fig.suptitle(f"One dwarf, [Fe/H] = {groups['dwarfs'].label('feh')[0]:+.2f}, and its pixels of [Fe/H]", fontsize=10)
 
 # %% [markdown]
+# **Takeaway.** All five have peaks, and under most of them there is something grey: by eye each could be called a success. The areas differ, though, and one star is an anecdote.
+#
 # ## 6. The table
 #
 # Every method, label and class against 1461 shifts; Holm over the 40 questions asked of each network.
@@ -503,7 +511,7 @@ assert layer_table.loc["roll-out", "trained"] > layer_table.loc["roll-out", "ran
 # unusual windows, and what is unusual in a spectrum are its lines. Layers differ as much as networks do, and the third *avoids* the physics: who draws one layer draws a choice. The first two layers and the roll-out are above all ten: where the encoder gathers its information *was* learned, and it gathers early. What the last layer reads has been mixed before.
 #
 # *Shuffled labels*: attention and roll-out are the same to the last digit, for heads that know nothing. Whatever they show is a finding about the encoder, not about a label. The gradient loses most of its area here (with held-out models,
-# `benchmarks/results/attention_small_held_out.csv`, less: seven of its eight questions pass with nonsense labels). Integrated gradients lose less, and many pass even so: their factor (star - mean star) is large where spectra differ, whoever asks. A small p-value against *shifts* has not shown that a label was understood; it takes the control to see it. (That linear heads can do better with the right labels is in `benchmarks/results/attention.csv`, as network `ridge`: both gradients pass all their questions.)
+# `benchmarks/results/attention_small_held_out.csv`, less: there nearly all of its questions pass with nonsense labels). Integrated gradients lose less, and many pass even so: their factor (star - mean star) is large where spectra differ, whoever asks. A small p-value against *shifts* has not shown that a label was understood; it takes the control to see it. (That linear heads can do better with the right labels is in `benchmarks/results/attention.csv`, as network `ridge`: both gradients pass all their questions.)
 #
 # *Gradients of random weights* lie far below 0.5: they are about the same everywhere, and sigma, by which they are multiplied, is smaller in dark pixels. Compare with the area of sigma alone.
 #
@@ -534,7 +542,7 @@ assert abs(advantage["roll-out"]) < 1e-9                                        
 #
 # ## 8. The Attention Explorer
 #
-# Pick a line, a label, a layer and a star: the spectrum, the attention of that layer, the label's true sensitivity and the names of the lines, on one axis. First the giants, then the dwarfs.
+# Pick a line, a label, a layer and a star: the spectrum, the attention of that layer, the label's true sensitivity and the names of the lines, on one axis; below them the attention as code. First the giants, then the dwarfs.
 
 # %%
 from matplotlib.lines import Line2D
@@ -578,30 +586,21 @@ _ = ipywidgets.interact(show, line=ipywidgets.Dropdown(options=list(HERE), value
 # %% [markdown]
 # ## 9. Exercises
 #
-# Put your lines in place of `return None` and run the cell: it says whether you are done, or gives a hint. The next cell holds the checks; solutions are folded away at the very end.
+# Put your lines in place of `return None`, below the check, and run the cell: it says whether you are done, or gives a hint. Solutions are folded away at the very end.
 
 # %% tags=["hide-input"]
 from scipy.ndimage import uniform_filter1d
 
+from spectrakit.exercises import told
 from spectrakit.significance import shifted_auc
 
-gradient, feh_pixels = found["trained", "dwarfs"]["gradient"][:, 2], positive["dwarfs"][:, 2]
-asked = [(method, name, k) for method in METHODS for name in groups for k in range(4)]
-areas = np.array([shifted_auc(found["trained", name][method][:, k], positive[name][:, k]).mean(0) for method, name, k in asked])
-running = lambda x, width: uniform_filter1d(x, width, axis=1, mode="constant") / uniform_filter1d(np.ones_like(x), width, axis=1, mode="constant")   # noqa: E731
+gradient, feh_pixels = found["trained", "dwarfs"]["gradient"][:, 2], positive["dwarfs"][:, 2]                             # scores and pixels of [Fe/H], (star, pixel)
 same = lambda x, y, tol=1e-6: bool(np.allclose(x, y, rtol=tol, atol=1e-12))                                              # noqa: E731
 
+# %% [markdown]
+# **Exercise 1** (easy, 10 minutes). The area under the ROC without comparing pairs: from the *ranks* of the scores (`scipy.stats.rankdata`). How many ranks, at the least, can the positives have together?
 
-def told(number, answer, shape, hints):
-    """Print the first hint whose condition holds; an answer of None is a stub."""
-    if answer is None:
-        print(f"Exercise {number}: not done yet. Put your lines in place of `return None` and run the cell again.")
-    elif np.shape(answer) != shape or not np.isfinite(answer).all():
-        print(f"Exercise {number}: not yet. Asked for are finite values of shape {shape}; () is a single number. Yours has shape {np.shape(answer)}.")
-    else:
-        print(f"Exercise {number}: " + next((f"not yet. {hint}" for wrong, hint in hints if wrong(answer)), "done."))
-
-
+# %%
 def check_area(function):
     score, mine = gradient[0], feh_pixels[0]
     told(1, function(score, mine), (), (
@@ -610,41 +609,6 @@ def check_area(function):
         (lambda x: not same(function(np.ones(8), np.arange(8) < 3), 0.5), "Where all scores are equal the area is 0.5: tied scores share the mean of their ranks.")))
 
 
-def check_species(function):
-    score = found["trained", "dwarfs"]["attention"][:, 0]
-    near = lambda width: np.tile((np.abs(wave[:, None] - np.array(lines["wave"][lines["species"] == "H I"])) <= width).any(1), (n, 1))           # noqa: E731
-    pair = lambda mine: (lambda t: np.array([t.auc, t.p]))(shift_test(score, mine, wave, n_boot=2))                    # noqa: E731
-    told(2, function(score, "H I"), (2,), (
-        (lambda x: same(x[::-1], pair(near(10))), "Area first, then p."),
-        (lambda x: same(x, pair(np.tile((np.abs(wave[:, None] - np.array(lines["wave_air"][lines["species"] == "H I"])) <= 10).any(1), (n, 1)))), "The pixels are in vacuum: these lines are in air."),
-        (lambda x: same(x, pair(near(5))), "That is 5 Å to each side; asked for are 10."),
-        (lambda x: not same(x, pair(near(10)), 1e-3), f"Asked for is an area of {pair(near(10))[0]:.3f}. Positives: pixels at most 10 Å from a line of this species, the same in all stars.")))
-
-
-def check_trend(function):
-    score = found["trained", "dwarfs"]["attention"][:, 2]
-    want = roc_auc(score - running(score, 301), feh_pixels).mean()
-    told(3, function(score, feh_pixels), (), (
-        (lambda x: same(x, roc_auc(score, feh_pixels).mean()), "The trend is still in."),
-        (lambda x: same(x, roc_auc(running(score, 301), feh_pixels).mean()), "That is the area of the trend alone. Interesting, but take it off."),
-        (lambda x: same(x, roc_auc(score - uniform_filter1d(score, 301, axis=1, mode="constant"), feh_pixels).mean()), "At the ends your mean counts zeros beyond the spectrum as pixels."),
-        (lambda x: not same(x, want, 2e-3), f"Asked for is {want:.4f}. 301 pixels, 150 to each side.")))
-
-
-def check_together(function):
-    raw = (areas >= areas[:, :1] - 1e-12).mean(1)
-    want = (areas.max(0) >= areas[:, :1] - 1e-12).mean(1)
-    told(4, function(areas), (len(areas),), (
-        (lambda x: same(x, raw), "These are the p-values as they are. What is the largest area that *any* question reaches at a shift?"),
-        (lambda x: (x < raw - 1e-9).any(), "A corrected p-value cannot be smaller than the uncorrected one."),
-        (lambda x: same(x, (areas[:, 1:].max(0) >= areas[:, :1] - 1e-12).mean(1)), "The true place is one of the places: count it, or p can be 0."),
-        (lambda x: not same(function(np.tile(areas[:1], (5, 1))), np.tile(raw[0], 5)), "Five times the same question is one question: p must stay as it is."),
-        (lambda x: np.abs(x - want).max() > 0.002, "At each shift, the largest area of all questions; then the share of shifts where it is at least the area at the true place.")))
-
-# %% [markdown]
-# **Exercise 1** (easy, 10 minutes). The area under the ROC without comparing pairs: from the *ranks* of the scores (`scipy.stats.rankdata`). How many ranks, at the least, can the positives have together?
-
-# %%
 def area_of_ranks(score, positive):
     """Area under the ROC of one star; score (n_pix,), positive (n_pix,) boolean."""
     return None
@@ -657,6 +621,17 @@ check_area(area_of_ranks)
 # is *significantly* on hydrogen, why is its area for the labels so poor?
 
 # %%
+def check_species(function):
+    score = found["trained", "dwarfs"]["attention"][:, 0]
+    near = lambda width: np.tile((np.abs(wave[:, None] - np.array(lines["wave"][lines["species"] == "H I"])) <= width).any(1), (n, 1))           # noqa: E731
+    pair = lambda mine: (lambda t: np.array([t.auc, t.p]))(shift_test(score, mine, wave, n_boot=2))                    # noqa: E731
+    told(2, function(score, "H I"), (2,), (
+        (lambda x: same(x[::-1], pair(near(10))), "Area first, then p."),
+        (lambda x: same(x, pair(np.tile((np.abs(wave[:, None] - np.array(lines["wave_air"][lines["species"] == "H I"])) <= 10).any(1), (n, 1)))), "The pixels are in vacuum: these lines are in air."),
+        (lambda x: same(x, pair(near(5))), "That is 5 Å to each side; asked for are 10."),
+        (lambda x: not same(x, pair(near(10)), 1e-3), f"Asked for is an area of {pair(near(10))[0]:.3f}. Positives: pixels at most 10 Å from a line of this species, the same in all stars.")))
+
+
 def at_species(score, species):
     """Area and p (2,) of scores (n, n_pix) against the pixels near the lines of a species."""
     return None
@@ -669,6 +644,19 @@ check_species(at_species)
 # 301 pixels (at the ends: of the pixels there are) before you compute the mean area over stars. What is left of attention?
 
 # %%
+running = lambda x, width: uniform_filter1d(x, width, axis=1, mode="constant") / uniform_filter1d(np.ones_like(x), width, axis=1, mode="constant")   # noqa: E731
+
+
+def check_trend(function):
+    score = found["trained", "dwarfs"]["attention"][:, 2]
+    want = roc_auc(score - running(score, 301), feh_pixels).mean()
+    told(3, function(score, feh_pixels), (), (
+        (lambda x: same(x, roc_auc(score, feh_pixels).mean()), "The trend is still in."),
+        (lambda x: same(x, roc_auc(running(score, 301), feh_pixels).mean()), "That is the area of the trend alone. Interesting, but take it off."),
+        (lambda x: same(x, roc_auc(score - uniform_filter1d(score, 301, axis=1, mode="constant"), feh_pixels).mean()), "At the ends your mean counts zeros beyond the spectrum as pixels."),
+        (lambda x: not same(x, want, 2e-3), f"Asked for is {want:.4f}. 301 pixels, 150 to each side.")))
+
+
 def without_trend(score, positive):
     """Mean area over stars of score (n, n_pix) less its running mean."""
     return None
@@ -681,6 +669,21 @@ check_trend(without_trend)
 # scores: compare each question with the best that any of the 40 reaches at that shift (Westfall & Young 1993). Who gains against Holm?
 
 # %%
+asked = [(method, name, k) for method in METHODS for name in groups for k in range(4)]
+areas = np.array([shifted_auc(found["trained", name][method][:, k], positive[name][:, k]).mean(0) for method, name, k in asked])
+
+
+def check_together(function):
+    raw = (areas >= areas[:, :1] - 1e-12).mean(1)
+    want = (areas.max(0) >= areas[:, :1] - 1e-12).mean(1)
+    told(4, function(areas), (len(areas),), (
+        (lambda x: same(x, raw), "These are the p-values as they are. What is the largest area that *any* question reaches at a shift?"),
+        (lambda x: (x < raw - 1e-9).any(), "A corrected p-value cannot be smaller than the uncorrected one."),
+        (lambda x: same(x, (areas[:, 1:].max(0) >= areas[:, :1] - 1e-12).mean(1)), "The true place is one of the places: count it, or p can be 0."),
+        (lambda x: not same(function(np.tile(areas[:1], (5, 1))), np.tile(raw[0], 5)), "Five times the same question is one question: p must stay as it is."),
+        (lambda x: np.abs(x - want).max() > 0.002, "At each shift, the largest area of all questions; then the share of shifts where it is at least the area at the true place.")))
+
+
 def corrected_together(areas):
     """p-values (m,), corrected for all m questions by their common shifts."""
     return None

@@ -45,7 +45,8 @@ def words(figure: Figure) -> str:
         axes = " against ".join(filter(None, (ax.get_ylabel(), ax.get_xlabel())))
         names = ", ".join(dict.fromkeys(ax.get_legend_handles_labels()[1]))
         panels.append("; ".join(filter(None, (ax.get_title() or ax.get_title("left"), axes, names and f"shown: {names}"))))
-    return "Figure. " + " ".join(re.sub(r"\\rm|[$\\{}_]", "", ". ".join(filter(None, panels))).split())
+    plain = re.sub(r"\$(.*?)\$", lambda math: re.sub(r"\\rm|[\\{}_]", "", math[1]), ". ".join(filter(None, panels)))
+    return "Figure. " + " ".join(plain.split())
 
 
 def spectra(stars: SpectraSet, rows, ax=None, offset: float = 0.5, lines: dict[str, float] | None = None):

@@ -46,5 +46,5 @@ def test_words_say_titles_axes_and_names():
     fig, axes = plt.subplots(1, 2)
     axes[0].plot([1, 2], label=r"$T_{\rm eff}$")
     axes[0].set(xlabel="wavelength in vacuum [Å]", ylabel="flux / continuum", title="Lines")
-    axes[1].set_title("Colour")
-    assert sk.plots.words(fig) == "Figure. Lines; flux / continuum against wavelength in vacuum [Å]; shown: T eff. Colour"
+    axes[1].set_title("gaia_xp")
+    assert sk.plots.words(fig) == "Figure. Lines; flux / continuum against wavelength in vacuum [Å]; shown: T eff. gaia_xp"

@@ -7,6 +7,8 @@ import jupytext
 
 from tools import notebooks
 
+FIRST, LAST = "sk.plots.use_style()", ("def show(", "ipywidgets.interact(")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -16,7 +18,7 @@ class Entry:
     sliders: tuple[str, ...]            # their labels
     setup: str
     twin: tuple[str, ...] = ()          # keys that bring the first slider where the static figure, in the last cell but one, was drawn
-    pieces: tuple[str, ...] = ("sk.plots.use_style()", "def show(", "ipywidgets.interact(")
+    pieces: tuple[str, ...] = (FIRST, *LAST)
 
     @cached_property
     def cells(self) -> list[str]:
@@ -52,13 +54,32 @@ def spread(x):
     return to_pixels(x, encoder.pixels, wave.size).double().numpy()
 """
 OBJECTIONS = """
-from spectrakit.witnesses import measure
+from spectrakit.witnesses import library_spectra, measure
 
 networks = {name: sk.load_model(name) for name in ("small", "small_flux")}
 witnesses, limit = (*networks, "physical"), 11.5
 stars = sk.normalize(sk.simulate(replace(get_survey("lamost_lrs"), snr=(300.0, 300.0)), 6, seed=70))
 spectrum, groups = stars[0], {name: stars[k:k + 1] for k, name in enumerate(("hot stars", "M stars", "galaxies", "noise"), 2)}
 found = {name: ({"snr": [300.0]}, {}) for name in groups}
+"""
+START = """
+n = 24
+spectra, model = sk.normalize(sk.simulate("miles", n, seed=7)), sk.load_model("small")
+feh, zero, rows = spectra.label("feh"), model.predict(spectra, "feh")[0], [0, 5]
+"""
+KNOBS = """
+sun, poor = np.array([[5777.0, 4.44, 0.0, 0.0, 0.0]]), np.array([[5777.0, 4.44, -2.0, 0.4, 0.0]])
+labels = dict(zip(("teff", "logg", "feh", "alpha_fe", "c_fe"), sun.T, strict=True))
+"""
+INSTRUMENTS = """
+n = 4
+labels = population.draw("desi_x_apogee", 40, np.random.default_rng(80), load_library("hband"))
+labels = labels[load_library("optical").contains(torch.as_tensor(labels)).numpy()][:n]
+names = {"APOGEE": "apogee", "LAMOST": "lamost_lrs", "DESI": "desi"}
+seen = {title: model.prepare(sk.simulate(survey, n, seed=81 + k, labels=labels)) for k, (title, survey) in enumerate(names.items())}
+looks = dict(zip(names, ((sk.plots.RED, "o"), (sk.plots.BLUE, "s"), (sk.plots.GREEN, "^")), strict=True))
+truth = {name: labels[:, k] for k, name in enumerate(LABELS)}
+spread = dict(zip(LABELS, (600.0, 1.0, 0.4, 0.1, 0.15), strict=True))
 """
 
 
@@ -90,9 +111,14 @@ lab"""])
 
 
 WIDGETS = {
+    "noise": Entry("00_start_here", ("star", "S/N"), START, pieces=(FIRST, "def with_noise(", *LAST)),
+    "knobs": Entry("01_spectra_and_surveys", ("km/s", "dust [%]", "FWHM x"), KNOBS,
+                   pieces=(FIRST, "perfect = replace(", "def continuum_by_hand(", "def behind(", "def turned(", *LAST)),
     "gaps": Entry("02_masked_pretraining", ("gaps",), GAPS, twin=("End",)),
     "explorer": Entry("06_attention_physics", ("star", "layer"), EXPLORER),
     "neighbours": Entry("03_contrastive_alignment", ("star", "neighbours"), NEIGHBOURS),
+    "instruments": Entry("08_cross_instrument", ("star", "piece"), INSTRUMENTS),
+    "requests": Entry("09_any_to_any", ("star",), "stars, test = simulate_stars(40, seed=9009), np.arange(40)"),
     "objections": Entry("10_bring_your_own", ("star", "S/N"), OBJECTIONS),
     "lora": lora_lab("tiny", 40, ("LoRA2 rank",)),
 }
