@@ -550,7 +550,9 @@ for title, rows in shown.items():
 # * *Not* shown: that any of it holds on real APOGEE or DESI spectra, of which none are here. Our simulations and our tests share the physics of one library, which is kinder to stage one than reality was to the published model; only MILES in section 6 is reality, and there the literature's own errors (about 0.1 dex) are part of every figure.
 #   The published stage two had 100,000 observed stars, ours about two thousand simulated or 300 real ones.
 #
-# **Common misreadings.** "It reads any wavelength": any that it was *trained* on; outside its spans it refuses. "3.3 times better": than a network that had no chance; compare with the best rival, not with the weakest. "Attention shows where the information is": notebook 06. "It predicted the H band from the optical": it predicted a star, from a library in which a star is five numbers.
+# **Common misreadings.** "It reads any wavelength": any that it was *trained* on; outside its spans it refuses. "So many times better": than a network that had no chance; compare with the best rival, not with the weakest. "Attention shows where the information is": notebook 06. "It predicted the H band from the optical": it predicted a star, from a library in which a star is five numbers.
+#
+# **Next.** Notebook 09 asks any question about a star of a network with the same design; `docs/spectrafm.md` has the full tables of the three stages.
 #
 # **References.** SpectraFM: Koblischke & Bovy 2024, arXiv:2411.04750. Its ancestor: Leung & Bovy 2024, MNRAS 527, 1494. APOGEE: Majewski et al. 2017, AJ 154, 94. LAMOST: Luo et al. 2015, RAA 15, 1095. DESI: Guy et al. 2023, AJ 165, 144. MILES: Sánchez-Blázquez et al. 2006, MNRAS 371, 703. Split conformal intervals: Papadopoulos et al. 2002, ECML 345.
 

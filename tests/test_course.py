@@ -1,8 +1,8 @@
-"""The course's checks find each thing that a notebook lacks, and nothing in one that has all. What the notebooks themselves have: `python -m tools.course`."""
+"""The course's checks find each thing that a notebook lacks, and nothing in one that has all; and the notebooks lack nothing."""
 
 import pytest
 
-from tools import course
+from tools import course, notebooks
 from tools.course import Cell
 
 HEADER = """# 00 A trial
@@ -118,3 +118,8 @@ def test_the_table_names_what_is_missing():
 def test_sources_are_read_with_their_tags(tmp_path):
     (tmp_path / "00_x.py").write_text('# %% [markdown] tags=["solutions"]\n# ## Solutions\n\n# %%\nx = 1\n')
     assert course.cells_of(tmp_path / "00_x.py") == [Cell("markdown", "## Solutions", ("solutions",)), Cell("code", "x = 1")]
+
+
+@pytest.mark.parametrize("source", notebooks.sources(), ids=lambda path: path.stem)
+def test_every_notebook_has_it_all(source):
+    assert not {name: faults for name, faults in course.missing(course.cells_of(source)).items() if faults}

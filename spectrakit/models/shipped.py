@@ -13,9 +13,8 @@ from .spectra_fm import SpectraFM
 from .star_transformer import StarTransformer
 
 ASSETS = files("spectrakit") / "assets"
-KINDS = {"small": FoundationModel, "tiny": FoundationModel, "small_flux": FoundationModel, "small_aligned": AlignedModel, "tiny_aligned": AlignedModel,
-         "small_spectrafm": SpectraFM, "small_stars": StarTransformer}
-SHIPPED = {name: kind for name, kind in KINDS.items() if (ASSETS / f"{name}.safetensors").is_file()}
+SHIPPED = {"small": FoundationModel, "tiny": FoundationModel, "small_flux": FoundationModel, "small_aligned": AlignedModel, "tiny_aligned": AlignedModel,
+           "small_spectrafm": SpectraFM, "small_stars": StarTransformer}
 
 
 def load_model(name: str) -> FoundationModel | AlignedModel | SpectraFM | StarTransformer:

@@ -55,7 +55,7 @@ class StarTable:
 def simulate_stars(n: int, seed: int, *, r_v: float | int = 3.1) -> StarTable:
     """``n`` stars as Gaia, 2MASS and a spectroscopic survey would list them: noise, dust, label errors and gaps as published for the training set.
 
-    Dust is log-normal, so that half of the stars have less than 0.09 mag of E(B-V) and a tenth more than 0.9. Coefficients are irrelevant from
+    Dust is log-normal, so that half of the stars have less than 0.08 mag of E(B-V) and a tenth more than 0.65. Coefficients are irrelevant from
     where the rest of an arm is noise. Errors of labels are assumed; colours J-H and J-K scatter by 0.025 mag, which counts as theirs, not as error.
 
     Source of shares and of the distribution of dust: Leung & Bovy 2024 (MNRAS 527, 1494), its public training set's.
