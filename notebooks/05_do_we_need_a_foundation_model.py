@@ -403,8 +403,8 @@ for key in preferred:
     for ax, (regime, figure) in zip(axes, (*((r, "sigma") for r in regimes), ("all", "bias")), strict=True):
         ladder(ax, table, regime, order, figure, sk.plots.UNITS[key[1]])
     axes[3].axvline(0, color=sk.plots.GREY, lw=0.8)
-    count = table.groupby("method").split.nunique()
-    axes[0].set_yticks(range(len(order)), [m if count[m] == count.max() else f"{m} ({count[m]} splits)" for m in order], fontsize=8)
+    done = table.groupby("method").split.nunique()
+    axes[0].set_yticks(range(len(order)), [m if done[m] == done.max() else f"{m} ({done[m]} splits)" for m in order], fontsize=8)
     for name in dict.fromkeys(map(family, order)):
         axes[0].plot([], [], looks[name][1], color=looks[name][0], label=name)
     fig.legend(*axes[0].get_legend_handles_labels(), ncols=5, fontsize=9, loc="outside lower center")

@@ -345,7 +345,7 @@ assert small["iron-poor", "from scratch"].mean() > 0.1
 # Ten draws of the 100 stars, with all stages and rivals, computed by `benchmarks/three_stages.py`; brackets are 68 % intervals over draws and stars. "APOGEE, true models" are spectra of computed models that nothing here was fitted to; "MILES" are real stars, whose stage two has the spectra of 4000-4800 Å and whose 100 labels are in 4800-5600 Å.
 
 # %%
-folder = next((p for p in (Path("benchmarks/results"), Path("../benchmarks/results")) if p.is_dir()), Path("benchmarks/results"))
+folder = next((p / "benchmarks" / "results" for p in (Path.cwd(), *Path.cwd().parents) if (p / "benchmarks" / "results").is_dir()), Path("benchmarks/results"))
 tables = {title: pd.read_csv(path) for title, path in (("APOGEE", folder / "three_stages_apogee.csv"), ("MILES", folder / "three_stages_miles.csv")) if path.is_file()}
 published = {"from scratch": 0.763, "stage 1": 0.902, "stages 1, 2": 0.510, "stages 1, 3": 0.256, "stages 1, 2, 3": 0.232}
 sets = {("APOGEE", "models"): "APOGEE, true models", ("APOGEE", "population"): "APOGEE, population", ("MILES", "MILES"): "MILES, real stars"}
@@ -375,7 +375,7 @@ for ax, (title, rows) in zip(axes[0], shown.items(), strict=False):
     ax.set(xlabel="rms error of [Fe/H] below -1 [dex]", title=title, xlim=(0, None))
     ax.grid(axis="x", lw=0.3)
 if shown:
-    _ = axes[0, 0].legend(fontsize=8, loc="upper right")
+    _ = fig.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, ncols=2, loc="outside lower center")
 for title, rows in shown.items():
     ours, best = rows.loc["stages 1, 2, 3"], rows.rmse.drop("from scratch").idxmin()
     print(f"{title}: scratch / three stages {ours.ratio:.1f}; 'at least 3.3': {'reached' if ours.ratio >= 3.3 else 'not reached'}; smallest error: {best} ({rows.rmse[best]:.3f} dex)")

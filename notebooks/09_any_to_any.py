@@ -196,7 +196,7 @@ fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", nco
 ratios = {(rival, label): scatter_ratio(away[sets[0], methods[0], label], away[sets[0], rival, label], np.random.default_rng(0), 400) for rival in methods[1:] for label in LABELS}
 for (rival, label), ratio in ratios.items():
     print(f"{sets[0]}, {label:5s}: one model {scatter(away[sets[0], methods[0], label]):.3g}, {rival} {scatter(away[sets[0], rival, label]):.3g}, ratio {ratio}")
-table = next((p for p in (Path("../benchmarks/results/stars_labels.csv"), Path("benchmarks/results/stars_labels.csv")) if p.is_file()), None)
+table = next((found for p in (Path.cwd(), *Path.cwd().parents) if (found := p / "benchmarks" / "results" / "stars_labels.csv").is_file()), None)
 if table is not None:
     import pandas as pd
     fair = pd.read_csv(table)
@@ -680,7 +680,7 @@ print("requests never trained, scatter over that of all stars: " + ", ".join(f"{
 # **Common misreadings.** "It learned physics": it learned where its training stars are, and these were made with a law of dust. "0.9 K": it was told the answer. "The foundation model beats trees": on which inputs, with how many
 # training stars, and by more than the interval? "It looks at E(B-V), so it uses it": change it and see. "Sigma is small, so it is right": for a star like those of the training.
 #
-# **Next.** `docs/stars.md` has the tables with as many training stars for the rivals as for the model, and all real sources; `python benchmarks/stars.py labels` makes them. Notebook 08 has the same idea for
+# **Next.** `docs/stars.md` has the tables with many more training stars for the rivals, and all real sources; `python benchmarks/stars.py labels` makes them. Notebook 08 has the same idea for
 # spectra as tokens, in any wavelength range; notebook 10 says what to distrust when the stars are your own.
 #
 # **References.** Leung & Bovy 2024, MNRAS 527, 1494. Gaia XP: De Angeli et al. 2023, A&A 674, A2; Montegriffo et al. 2023, A&A 674, A3. Extinction: Gordon et al. 2023, ApJ 950, 86; Fitzpatrick 1999, PASP

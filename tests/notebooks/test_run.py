@@ -43,11 +43,11 @@ def test_costs_less_than_twice_what_its_header_says(executed):
     assert float(megabytes) < 2 * 1000 * promised.memory
 
 
-SOLVED = """import contextlib, io
+SOLVED = """import contextlib as _contextlib, io as _io
 {solution}
-with contextlib.redirect_stdout(io.StringIO()) as said:
+with _contextlib.redirect_stdout(_io.StringIO()) as _heard:
 {check}
-assert "done." in said.getvalue(), said.getvalue()"""
+assert "done." in _heard.getvalue(), _heard.getvalue()"""
 
 
 def solved(cells) -> list:
