@@ -27,7 +27,7 @@ def load_lines(low: float | int = 0.0, high: float | int = np.inf) -> Table:
     Atoms: NIST Atomic Spectra Database; H band: Smith et al. 2013 (ApJ 765, 16) and 2021 (AJ 161, 254), Brackett lines by the Rydberg formula; bands:
     Pearse & Gaydon 1976 (The Identification of Molecular Spectra), of CO from the constants of Huber & Herzberg 1979. Good to 0.05 A, bands to 2 A.
     """
-    table = Table.read(files("spectrakit") / "assets" / "lines.csv", format="ascii.csv", encoding="utf-8")
+    table = Table.read(files("spectrakit") / "lines.csv", format="ascii.csv", encoding="utf-8")
     for name in ("wave_air", "wave"):
         table[name].unit = u.AA
     return table[(table["wave"] >= low) & (table["wave"] <= high)]

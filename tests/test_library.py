@@ -290,8 +290,8 @@ def test_library_is_small_even_and_wide_enough():
 def test_no_pickle_in_assets_nor_in_the_code_that_reads_them():
     package = Path(spectrakit.__file__).parent
     for path in (package / "assets").iterdir():
-        assert path.suffix in (".safetensors", ".csv"), path.name
-        load(path.read_bytes()) if path.suffix == ".safetensors" else path.read_text(encoding="utf-8")
+        assert path.suffix == ".safetensors", path.name
+        load(path.read_bytes())
     for path in package.rglob("*.py"):
         text = path.read_text()
         if path.name == "released.py":                                # other people's checkpoints: tensors only, and pickle for the name of an error
