@@ -1,9 +1,12 @@
 """Seconds a step of 16 spectra, by what is adapted: with the frozen parts computed once, and as a naive loop that computes them at every step.
 
-    python benchmarks/adaptation_cost.py [small|paper] [--steps 20] [--fit]
+    python benchmarks/adaptation_cost.py [small|paper] [--steps 20] [--fit] [--agree]
 
 Each row in float32 and in bfloat16 (autocast); medians over the steps, all in one run. `paper` has untrained weights: time does not know. --fit times all of
 `sk.adapt` with 89 + 9 labels too: five members, the search for the best check, and for heads the steps it takes by default (150) and for the encoder 75.
+
+--agree instead adapts to three draws of 89 + 9 stars in either precision (all of `sk.adapt` under torch.autocast): sigma of 300 other stars, and the standard
+deviation and the largest of the difference of their labels.
 """
 
 import argparse
@@ -37,7 +40,7 @@ def seconds(network, first, inputs, y, steps, precision):
     for _ in range(steps + 2):
         rows = torch.as_tensor(rng.integers(len(y), size=BATCH))
         began = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with autocast(precision):
             value = label_network(network).run(*(t[rows] for t in inputs), first=first)[0]
         optimizer.zero_grad()
         torch.nn.functional.smooth_l1_loss(value.float(), y[rows]).backward()
@@ -46,7 +49,29 @@ def seconds(network, first, inputs, y, steps, precision):
     return float(np.median(times[2:]))
 
 
+def autocast(precision):
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)      # the cache would keep weights as they were before a step
+
+
+def agree(model):
+    """One line a draw and placement."""
+    test = sk.normalize(sk.simulate("desi", 300, seed=2))
+    for name in ("LoRA2", "LoRA1+LoRA2"):
+        for draw in range(3):
+            train, value = sk.normalize(sk.simulate("desi", 98, seed=10 + draw)), {}
+            for precision in ("fp32", "bf16"):
+                with autocast(precision):
+                    fit = sk.adapt(model, train[:89], validation=train[89:], label=LABEL, placement=PLACEMENTS[name], seed=0, steps=75)
+                value[precision] = fit.predict(test)[0]
+            sigma = {precision: sk.metrics.score(test.label(LABEL), v).sigma for precision, v in value.items()}
+            away = value["bf16"] - value["fp32"]
+            print(f"  {name:12s} draw {draw}: sigma fp32 {sigma['fp32']:.4f}, bf16 {sigma['bf16']:.4f}; difference {away.std():.4f}, "
+                  f"largest {np.abs(away).max():.4f} dex", flush=True)
+
+
 def main(a):
+    if a.agree:
+        return agree(load(a.size))
     model, stars = load(a.size), sk.normalize(sk.simulate("desi", 98, seed=1))
     inputs, y = prepared(model, stars), torch.as_tensor(stars.label(LABEL), dtype=torch.float32)
     print(f"{a.size}: seconds a step of {BATCH}, {torch.get_num_threads()} threads; frozen parts once / at every step")
@@ -72,4 +97,5 @@ if __name__ == "__main__":
     parser.add_argument("size", nargs="?", choices=("small", "paper"), default="small")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--agree", action="store_true")
     main(parser.parse_args())

@@ -34,9 +34,11 @@ import torch
 
 import spectrakit as sk
 from spectrakit.continuum import robust_continuum
+from spectrakit.elements import load_elements
 from spectrakit.exercises import told
 from spectrakit.gaia_xp import extinguish, load_design
 from spectrakit.line_spread import FWHM, broaden
+from spectrakit.lines import load_lines, name_lines
 from spectrakit.simulation import observe
 from spectrakit.spectra import label_table, to_vacuum
 from spectrakit.surveys import C_KMS, SURVEYS, get_survey
@@ -75,6 +77,53 @@ assert 1 < ratio < 30
 # %% [markdown]
 # **Takeaway.** Thousands of lines, hardly a pixel without one. At a hundredth of the iron most are gone, but the light they take has shrunk by much less
 # than a factor of a hundred: strong lines are *saturated*, and hydrogen has not left at all.
+#
+# **Who makes which line?** A computation can be asked what no observation can: raise one element by 0.2 dex, leave all else, take the difference. The package has that for reference stars and twelve elements.
+#
+# **Predict first.** Which of the twelve takes most light from the Sun between 4000 and 5600 Å? And which from a giant of 4300 K in the H band, where APOGEE looks?
+
+# %%
+asked = {"the Sun": (load_elements("optical"), (5777, 4.44, 0.0), (5160, 5215)), "a giant, 4300 K": (load_elements("hband"), (4300, 2.0, 0.0), (15735, 15795))}
+fig, axes = plt.subplots(2, 2, figsize=(10, 6.6), width_ratios=(3, 1))
+share_of = {}
+for (name, (elements, labels, window)), (ax, bars) in zip(asked.items(), axes, strict=True):
+    response = elements.response[elements.star(*labels)].numpy()                       # (12, n_pix): d flux / d [X/H]
+    light = dict(zip(elements.names, -np.minimum(response, 0).sum(1), strict=True))
+    share_of[name] = {symbol: light[symbol] / sum(light.values()) for symbol in sorted(light, key=light.get, reverse=True)}
+    near = (elements.wave > window[0]) & (elements.wave < window[1])
+    for k, symbol in enumerate(list(share_of[name])[:6]):
+        ax.plot(elements.wave[near], 10 * response[elements.names.index(symbol)][near] - 4 * k, color=sk.plots.RED if k == 0 else sk.plots.BLUE, lw=0.9)
+        ax.text(window[1], -4 * k, f" {symbol}", va="center")
+    ax.set(xlim=window, ylim=(-25, 1), xlabel="wavelength in vacuum [Å]", ylabel="change for +0.1 dex\n[% of the continuum], offset")
+    name_lines(ax, load_lines(*window))
+    bars.barh(list(share_of[name])[::-1], [100 * share for share in list(share_of[name].values())[::-1]], color=sk.plots.GREY)
+    bars.set(xlabel="share of all light\nthe twelve take [%]", title=name)
+print({name: {symbol: f"{100 * share:.0f} %" for symbol, share in list(shares.items())[:4]} for name, shares in share_of.items()})
+assert next(iter(share_of["the Sun"])) == "Fe" and next(iter(share_of["a giant, 4300 K"])) == "C"
+
+# %% [markdown]
+# Each line has a name in the atlases: do the computations agree with the names? Of the named lines of the twelve elements we ask which element the flux answers to most, within one resolution element. *Control*: the same 6 Å beside
+# the line.
+
+# %%
+def owner(elements, star, at, half_width):
+    near = (elements.wave - at).abs() < half_width
+    return elements.names[int(elements.response[star][:, near].amin(1).argmin())]
+
+
+agree = {}
+for name, star, half_width in (("optical", (5777, 4.44, 0.0), 0.8), ("hband", (4300, 2.0, -1.0), 0.5)):
+    elements = load_elements(name)
+    lines = [line for line in load_lines(elements.wave[0].item(), elements.wave[-1].item()) if line["species"].split()[0] in elements.names]
+    agree[name] = [[owner(elements, elements.star(*star), line["wave"] + beside, half_width) == line["species"].split()[0] for line in lines] for beside in (0, 6)]
+    print(f"{name}: {sum(agree[name][0])} of {len(lines)} lines answer most to the element they are named after; beside them {sum(agree[name][1])}")
+    print("    not:", ", ".join(line["name"] for line, right in zip(lines, agree[name][0], strict=True) if not right) or "none")
+assert all(np.mean(at) > 0.75 and np.mean(at) > np.mean(beside) + 0.3 for at, beside in agree.values())
+
+# %% [markdown]
+# **Takeaway.** "A line of X" is a line to which X contributes most, and now and then not even that: at this resolution the lines of Ti II in the Sun are Fe's and CH's as well. In the optical iron and carbon (in CH) are everywhere, in a cool giant's H band carbon is, in CO and CN, also inside the lines of
+# others. Oxygen has no line in the optical window at all, and yet moves it: it takes carbon into CO, and CH becomes weaker. So an abundance is read from a line only after all that stands in it has been accounted for, and a network that looks at a magnesium line need not be
+# looking at magnesium.
 #
 # ## 2. Resolution: the line spread
 #

@@ -669,9 +669,9 @@ _ = axes[0].set_ylabel("error from the embedding, bias taken off [dex]")
 # %%
 def show(a="flux: zero-shot", b="embedding: zero-shot", regime="all"):
     low, high = regimes[regime]
-    truth = feh[splits[0].test]
-    inside = (truth >= low) & (truth < high)
-    truth, (ra, rb) = truth[inside], (live[0][m][inside] - truth[inside] for m in (a, b))
+    inside = (feh[splits[0].test] >= low) & (feh[splits[0].test] < high)
+    truth = feh[splits[0].test][inside]
+    ra, rb = (live[0][m][inside] - truth for m in (a, b))
     fig, axes = plt.subplots(1, 2, figsize=(11, 3.8), width_ratios=(1, 1.7))
     axes[0].plot(ra, rb, "o", ms=3.5, alpha=0.5, mew=0, color=sk.plots.BLUE)
     axes[0].axline((0, 0), slope=1, color=sk.plots.GREY, lw=0.8)

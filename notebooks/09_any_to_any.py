@@ -218,7 +218,7 @@ assert all(0.4 < c.value < 0.95 for c in covered.values())
 
 # %% [markdown]
 # **Takeaway.** Against rivals with this few stars the one model is ahead where much is told. Where little is told (13 observables) the specialist is level with it or better, although it has seen a fraction of the stars. And of the high orders alone nobody
-# makes much: with noise as a survey has it they hold next to nothing (the paper's stars gave 224 K there, ours two to three times that). One model for all questions need not win against one made for a single question, which spends everything on it.
+# makes much: with noise as a survey has it they hold next to nothing (the paper's stars gave 224 K there, ours two to three times that). Trees with more stars of their own (the last table above) beat it in [M/H]: one model for all questions need not win against one made for a single question, which spends everything on it.
 # What it saves is the making: for the $2^{118}$ sets that a catalogue with gaps contains nobody trains specialists.
 #
 # ## 4. Labels to spectra
@@ -255,7 +255,9 @@ halves = {"blue": (gaia_xp.WAVE > 4000) & (gaia_xp.WAVE < 6400), "red": (gaia_xp
 metals = {who: {half: 100 * np.median(np.abs(one.flux[-1] / one.flux[0] - 1)[px]) for half, px in halves.items()} for who, one in (("model", found), ("oracle", exact))}
 print("median change from [M/H] = +0.3 to -2.0 [%]:", {who: {half: round(float(v), 1) for half, v in two.items()} for who, two in metals.items()})
 print("median difference in shape from the oracle (dotted), 420 to 950 nm [%]:", {name: round(float(value), 2) for name, value in worst.items()})
-assert max(worst.values()) < 10 and metals["model"]["blue"] > 2 * metals["model"]["red"]
+ratio = {who: two["blue"] / two["red"] for who, two in metals.items()}
+print("blue over red:", {who: round(float(value), 2) for who, value in ratio.items()})
+assert max(worst.values()) < 10 and ratio["oracle"] > 1.5 and abs(ratio["model"] / ratio["oracle"] - 1) < 0.1
 
 # %% [markdown]
 # Now with less: log g and [M/H] without a temperature. A number has to be assumed, and the model assumes what its training stars have. And with labels that no training star had: dwarfs down to 3600 K, where the
@@ -423,7 +425,7 @@ assert abs(fits["oracle", "G23"].r_v - model.card.r_v) < 0.05 and abs(off) < 0.6
 assert abs(fits["oracle", "G23"].r_v - fits["oracle", "F99"].r_v) > fits["oracle", "G23"].sigma
 
 # %% [markdown]
-# The error of the model's R_V is many times the oracle's. Is it scatter? One E(B-V) at a time:
+# The error of the model's R_V is more than twice the oracle's. Is it scatter? One E(B-V) at a time:
 
 # %%
 for ebv in np.unique(found.ebv):
@@ -431,12 +433,13 @@ for ebv in np.unique(found.ebv):
     fits["one model for all", ebv] = extinction.fit_rv(one)
     share = (stars.column("ln_ebv", "truth") > np.log(ebv)).mean()
     print(f"E(B-V) = {ebv:.1f}: R_V = {fits['one model for all', ebv].r_v:.2f} ± {fits['one model for all', ebv].sigma:.2f}; {share:.0%} of stars like those of the training have more dust")
-assert fits["one model for all", 0.4].r_v > model.card.r_v > fits["one model for all", 1.2].r_v + 0.2
+by_ebv = [fits["one model for all", ebv].r_v for ebv in np.unique(found.ebv)]
+assert by_ebv == sorted(by_ebv, reverse=True) and max(abs(r_v - model.card.r_v) for r_v in by_ebv) < 0.15
 
 # %% [markdown]
-# **Takeaway.** The law of dust is in the weights, though "dust" is a number with a name like any other; most of the curve lies within 5 % of the law, its red end does not. But R_V does *not* come out as it went in: it falls short by a little more than
-# its own error, and that error is no scatter. The answer depends on how much dust is asked for: the more, the less the red end is reddened per magnitude of E(B-V). The oracle, asked the same, has nothing of it; the model has bent
-# the law where it saw few stars.
+# **Takeaway.** The law of dust is in the weights, though "dust" is a number with a name like any other: nearly all of the curve lies within 5 % of the law, and R_V comes out as it went in. Its error is not all scatter, though. The answer
+# depends on how much dust is asked for: the more, the less the red end is reddened per magnitude of E(B-V). The oracle, asked the same, has nothing of it; the model bends the law where it saw few stars. Nor is it the same in every training:
+# an earlier one, longer and on a coarser library, answered 3.3, 2.7 and 2.6.
 #
 # Two limits are not the model's. XP sees with a wide line spread, so that even an oracle's curve wiggles, most where a giant has little light. And a fit with another law gives the oracle another R_V, by more than the stated errors. Last, the model knows *one* R_V, that of
 # its training stars: R_V is no observable in the vocabulary. For 2.5 and 4.0 other models have to be trained, on stars in such dust; `benchmarks/stars.py dust --train` does that.
@@ -529,7 +532,7 @@ assert all(np.allclose(found.sum(1), 1, atol=1e-4) and (found[2:].argmax(1) == 2
 
 # %% [markdown]
 # **Takeaway.** Attention says where was read in *one* block; what was read may have been passed on in the encoder, where every token has already seen the others. The second printed line asks the better question: change the dust, and see whether the
-# answer changes. It does, by more than the stars scatter. The published move from Teff to E(B-V) is not here: both coefficients look most at E(B-V) even without dust, and with dust a little more. A map that agrees with the paper is agreeable, one that does not proves
+# answer changes. It does, by more than the stars scatter. The published move from Teff to E(B-V) is not here: both coefficients look most at E(B-V) even without dust, and with dust the more. A map that agrees with the paper is agreeable, one that does not proves
 # nothing about what the model knows.
 #
 # ## 11. Ask for yourself

@@ -5,14 +5,17 @@ A ``function`` takes flux (n, n_pix) to k answers (n, k), each star for itself (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .attention import attention_maps, rollout, to_pixels, token_scores
+from .models.spectra_fm import SpectraFM
 from .models.spectrum_transformer import SpectrumTransformer
+from .models.tokens import PADDING, Tokens
+from .spectra import SpectraSet
 
 Function = Callable[[Tensor], Tensor]
 
@@ -47,6 +50,53 @@ def pixel_scores(encoder: SpectrumTransformer, heads: Iterable[nn.Module], flux:
                      "occlusion": to_pixels(occlusion(function, flux, encoder.pixels).abs(), encoder.pixels, n_pix)}
 
 
+@torch.no_grad()
+def request_scores(model: SpectraFM, stars: SpectraSet, labels: Sequence[str], steps: int = 8) -> dict[str, Float[Tensor, "n k n_pix"]]:
+    """The same of a model that answers requests, one row a label, on the pixels of ``model.prepare(stars)``; what a token scores, each of its pixels scores.
+
+    ``attention`` of the label's request in the last block of the decoder, and the mean over its ``all blocks``: unlike the embedding's, they may differ from
+    label to label; ``gradient`` times the error of the token; ``integrated gradients`` from the mean of these stars; ``occlusion``: the answer less that without
+    the token.
+
+    Raises
+    ------
+    MismatchError, SpectrumError
+        As ``SpectraFM.bins``.
+    LabelError
+        The model does not know a label.
+    """
+    stars = model.eval().prepare(stars)
+    bins, maps = model.bins(stars), model.attention(stars, labels).mean(2)
+    baseline = bins.flux.sum(0) / (~bins.mask).sum(0).clamp(min=1)
+    found = {"attention": maps[:, -1], "all blocks": maps.mean(1), "gradient": [], "integrated gradients": [], "occlusion": []}
+    for i, flux in enumerate(bins.flux.split(1)):
+        star = bins.tokens().rows(slice(i, i + 1))
+        function = _request_function(model, star, labels)
+        found["gradient"].append(gradients(function, flux).abs() * bins.error[i])
+        found["integrated gradients"].append(integrated_gradients(function, flux, baseline, steps).abs())
+        found["occlusion"].append(_without_each(model, star, labels))
+    whole = {name: part if isinstance(part, Tensor) else torch.cat(part) for name, part in found.items()}
+    return {name: part.repeat_interleave(bins.width, -1)[..., :stars.wave.size] for name, part in whole.items()}
+
+
+def _request_function(model: SpectraFM, star: Tokens, labels: Sequence[str]) -> Function:
+    """Flux of one star's tokens (m, n_bin) -> answers (m, k); the rest of the tokens is the star's."""
+    def function(flux):
+        context = Tokens(*(part.expand(len(flux), -1) for part in star))._replace(value=flux)
+        return model(context, model.requests(labels, len(flux)))[0]
+    return function
+
+
+def _without_each(model: SpectraFM, star: Tokens, labels: Sequence[str], batch: int = 64) -> Float[Tensor, "1 k n_bin"]:
+    n_bin = star.identity.shape[1]
+    whole, parts = model(star, model.requests(labels, 1))[0], []
+    for gone in torch.eye(n_bin, dtype=torch.bool).split(batch):
+        context = Tokens(*(part.expand(len(gone), -1) for part in star))
+        context = context._replace(identity=context.identity.masked_fill(gone, PADDING))
+        parts.append(model(context, model.requests(labels, len(gone)))[0])
+    return (whole - torch.cat(parts)).abs().T[None]
+
+
 def gradients(function: Function, flux: Float[Tensor, "n n_pix"], batch: int = 32) -> Float[Tensor, "n k n_pix"]:
     """d answer / d flux of each pixel, signed. The noise a pixel sends into the answer is the gradient times its sigma.
 
@@ -55,9 +105,10 @@ def gradients(function: Function, flux: Float[Tensor, "n n_pix"], batch: int = 3
     """
     parts = []
     for part in flux.detach().split(batch):
-        part = part.clone().requires_grad_(True)
-        answers = function(part)
-        parts.append(torch.stack([torch.autograd.grad(answer.sum(), part, retain_graph=True)[0] for answer in answers.unbind(1)], 1))
+        with torch.enable_grad():
+            part = part.clone().requires_grad_(True)
+            answers = function(part)
+            parts.append(torch.stack([torch.autograd.grad(answer.sum(), part, retain_graph=True)[0] for answer in answers.unbind(1)], 1))
     return torch.cat(parts)
 
 

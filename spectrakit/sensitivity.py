@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from .continuum import normalize
+from .elements import Elements
 from .errors import MismatchError, SpectrumError
 from .library import LABELS, load_library
 from .line_spread import spread
@@ -25,10 +26,16 @@ def clean_spectra(survey: str | Survey, labels: Float[np.ndarray, "n 5"], recipe
     MismatchError
         Unknown survey, or a grid that it does not cover.
     """
+    library = load_library(get_survey(survey).library)
+    return _through(survey, library.flux_unchecked(torch.as_tensor(labels)), labels, recipe, grid)
+
+
+def _through(survey, flux, labels, recipe, grid):
+    """Flux over continuum on the library's pixels, (n, n_pix), as the instrument delivers it, normalised."""
     instrument = get_survey(survey)
     library, numbers, own = load_library(instrument.library), torch.as_tensor(labels), instrument.pixels
     wave, one = to_vacuum(own, instrument.medium), torch.ones(len(labels))
-    flux = spread(library.flux_unchecked(numbers), library, wave, instrument.resolution(own), one, 0 * one) * library.continuum_at(wave, numbers)
+    flux = spread(flux, library, wave, instrument.resolution(own), one, 0 * one) * library.continuum_at(wave, numbers)
     flux = (flux / flux.mean(1, keepdim=True)).numpy()
     mask = np.broadcast_to(instrument.unusable(), flux.shape).copy()
     stars = SpectraSet(own, flux, np.full_like(flux, 1e8), mask, label_table(teff=labels[:, 0]), instrument.name, instrument.medium, instrument.frame,
@@ -52,6 +59,26 @@ def jacobian(survey: str | Survey, labels: Float[np.ndarray, "n 5"], recipe: str
     both = np.concatenate([labels[:, None] + np.diag(step), labels[:, None] - np.diag(step)], 1).reshape(-1, 5)
     plus, minus = clean_spectra(survey, both, recipe, grid).astype("f8").reshape(len(labels), 2, 5, -1).swapaxes(0, 1)
     return (plus - minus) / (2 * step[:, None])
+
+
+def element_jacobian(survey: str | Survey, elements: Elements, recipe: str = "robust",
+                     grid: Float[np.ndarray, " n_pix"] = LRS_GRID) -> Float[np.ndarray, "m n_elements n_pix"]:
+    """d flux / d [X/H] (1 / dex) of the reference stars, one element at a time, as ``jacobian``; the photosphere stays as it is.
+
+    Raises
+    ------
+    MismatchError
+        As ``clean_spectra``; or the elements are of another range than the survey's library.
+    """
+    library = load_library(get_survey(survey).library)
+    if elements.wave.shape != library.wave.shape or not torch.equal(elements.wave, library.wave):
+        raise MismatchError(f"The elements were computed from {elements.wave[0]:.0f} to {elements.wave[-1]:.0f} A, the survey's library reaches from "
+                            f"{library.wave[0]:.0f} to {library.wave[-1]:.0f} A. Load those of the library {get_survey(survey).library!r}.")
+    step, columns = 0.1, []
+    for response in elements.response.unbind(1):
+        plus, minus = (_through(survey, elements.flux + sign * step * response, elements.labels, recipe, grid).astype("f8") for sign in (1, -1))
+        columns.append((plus - minus) / (2 * step))
+    return np.stack(columns, 1)
 
 
 def marginal(jacobian: Float[np.ndarray, "n k n_pix"], ivar: Float[np.ndarray, "n n_pix"]) -> Float[np.ndarray, "n k n_pix"]:

@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -72,6 +73,24 @@ def global_state_is_left_alone():
     torch.set_num_threads(THREADS)
     if changed:
         pytest.fail(f"{', '.join(changed)} changed: draw from a generator of your own, and undo in a context what you switch")
+
+
+@pytest.fixture
+def single_thread():
+    """For tests with small matrices, which only wait for other threads."""
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="session")
+def off_scale():
+    """``off_scale(n)``: simulated stars whose [Fe/H] is off by 0.4 dex, something that labels can teach."""
+    def stars(n):
+        spectra = spectrakit.normalize(spectrakit.simulate("miles", n=n, seed=5))
+        labels = spectra.labels.copy()
+        labels["feh"] = labels["feh"] + 0.4 * labels["feh"].unit
+        return replace(spectra, labels=labels)
+    return stars
 
 
 def _launch(text: str, folder: Path) -> None:

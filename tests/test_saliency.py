@@ -1,5 +1,7 @@
 """Attributions against closed forms, numerical derivatives and their own axioms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,9 @@ import torch
 import spectrakit as sk
 from spectrakit.attention import attention_maps
 from spectrakit.models.heads import LabelHead
+from spectrakit.models.spectra_fm import PRESETS, SpectraFM, SpectraFMCard
 from spectrakit.models.spectrum_transformer import SpectrumTransformer, TransformerConfig
-from spectrakit.saliency import gradients, integrated_gradients, label_function, occlusion, pixel_scores
+from spectrakit.saliency import gradients, integrated_gradients, label_function, occlusion, pixel_scores, request_scores
 
 WEIGHT = torch.randn(2, 30, generator=torch.Generator().manual_seed(0))
 
@@ -122,3 +125,48 @@ def test_pixel_scores_are_the_five_in_the_order_of_the_heads(network, stars):
     read = attention_maps(encoder, stars)[:, -1].mean((1, 2))                                                      # mean over heads and readers
     assert torch.allclose(found["attention"][:, 0, :10], read[:, 1:2].expand(-1, 10)) and torch.equal(found["attention"][:, 0], found["attention"][:, 1])
     assert torch.allclose(found["occlusion"][:, 1, :10], occlusion(second, stars, encoder.pixels[:1]).abs()[:, 0].expand(-1, 10))
+
+
+@pytest.fixture(scope="module")
+def requested():
+    """A model that answers requests, with random weights, two stars and their scores; 12 pixels a token."""
+    model = SpectraFM(SpectraFMCard(PRESETS["tiny"], "robust", ((3960.0, 5640.0),), {}, {}, {"steps": 0}), seed=0)
+    stars = sk.normalize(sk.simulate("lamost_lrs", 2, seed=4))
+    return model, stars, request_scores(model, stars, ["feh", "teff"], steps=4)
+
+
+def test_scores_of_requests_lie_on_pixels(requested):
+    model, stars, found = requested
+    assert list(found) == ["attention", "all blocks", "gradient", "integrated gradients", "occlusion"]
+    assert all(score.shape == (2, 2, stars.wave.size) and (score >= 0).all() and not score.requires_grad for score in found.values())
+    assert all(torch.equal(score[:, :, 12:24], score[:, :, 12:13].expand(-1, -1, 12)) for score in found.values())
+    maps = model.attention(stars, ["feh", "teff"]).mean(2)
+    assert torch.equal(found["attention"][:, :, ::12], maps[:, -1]) and torch.equal(found["all blocks"][:, :, ::12], maps.mean(1))
+
+
+def test_raw_spectra_are_scored_on_the_pixels_that_are_read():
+    """A model of a narrower range than the spectra: what it does not read has no score."""
+    model, raw = SpectraFM(SpectraFMCard(PRESETS["tiny"], "robust", ((4100.0, 5500.0),), {}, {}, {"steps": 0}), seed=0), sk.simulate("lamost_lrs", 2, seed=4)
+    prepared = model.prepare(raw)
+    found, same = (request_scores(model, stars, ["feh"], steps=1) for stars in (raw, prepared))
+    assert prepared.wave.size < raw.wave.size
+    assert all(found[name].shape == (2, 1, prepared.wave.size) and torch.equal(found[name], same[name]) for name in found)
+
+
+def test_occlusion_of_a_token_is_the_answer_without_its_pixels(requested):
+    model, stars, found = requested
+    mask = stars.mask.copy()
+    mask[:, 240:252] = True
+    change = np.stack([np.abs(model.predict(stars, label)[0] - model.predict(replace(stars, mask=mask), label)[0]) for label in ("feh", "teff")], 1)
+    assert np.allclose(found["occlusion"][:, :, 245], change, rtol=1e-3, atol=1e-6) and (change > 1e-6).all()
+
+
+def test_gradient_of_a_token_is_what_its_noise_does(requested):
+    """All pixels of a token moved by its error: the answer moves by the score, to first order."""
+    model, stars, found = requested
+    answers = []
+    for step in (0.1, -0.1):
+        flux = stars.flux.copy()
+        flux[:, 240:252] += step * model.bins(stars).error[:, 20:21].numpy()
+        answers.append(model.predict(replace(stars, flux=flux), "feh")[0])
+    assert np.allclose(np.abs(answers[0] - answers[1]) / 0.2, found["gradient"][:, 0, 245], rtol=0.05)

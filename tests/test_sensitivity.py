@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import spectrakit as sk
+from spectrakit.elements import load_elements
 from spectrakit.errors import LabelError, MismatchError, SpectrumError
 from spectrakit.lines import load_lines
-from spectrakit.sensitivity import clean_spectra, jacobian, marginal, positives, sensitivity
+from spectrakit.sensitivity import clean_spectra, element_jacobian, jacobian, marginal, positives, sensitivity
 from spectrakit.surveys import LAMOST, LRS_GRID
 
 SUN = np.array([[5777.0, 4.44, 0.0, 0.0, 0.0]])
@@ -103,3 +104,20 @@ def test_positives_are_the_largest_tenth_whatever_their_sign():
         assert np.abs(row[marks]).min() > np.abs(row[~marks]).max()
     with pytest.raises(SpectrumError, match="1 of 1200 sensitivities are NaN"):
         positives(np.where(np.arange(1200).reshape(2, 3, 200) == 7, np.nan, values))
+
+
+def test_elements_seen_by_an_instrument_add_up_to_the_label():
+    """[alpha/Fe] of the emulator against the five elements that were computed one by one, both through LAMOST."""
+    elements = load_elements("optical")
+    row = [elements.star(5777, 4.44, 0.0)]
+    single = element_jacobian("lamost_lrs", elements)[row]
+    assert single.shape == (1, len(elements.names), LRS_GRID.size) and np.isfinite(single).all()
+    summed = single[:, [elements.names.index(name) for name in ("O", "Mg", "Si", "Ca", "Ti")]].sum(1)[0]
+    whole = jacobian("lamost_lrs", elements.labels[row])[0, 3]
+    assert np.corrcoef(summed, whole)[0, 1] > 0.95
+    assert 0.8 < (summed @ whole) / (whole @ whole) < 1.25
+
+
+def test_elements_of_another_range_are_refused():
+    with pytest.raises(MismatchError, match="computed from 15154 to 16954 A, the survey's library reaches from 3951 to 5651 A. Load those of the library 'optical'"):
+        element_jacobian("lamost_lrs", load_elements("hband"))

@@ -17,12 +17,7 @@ from spectrakit.weights import load_tensors
 
 CONFIG = TrainConfig(steps=9, lr=3e-3, seed=4, warmup=3, save_every=3)
 
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    """Matrices of these sizes only wait for other threads."""
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 class Perceptron(nn.Module):

@@ -24,6 +24,7 @@ class Bins:
     mask: Bool[Tensor, "n n_bin"]
     wave: Float[Tensor, " n_bin"]
     resolution: Float[Tensor, " n_bin"]
+    width: int
 
     def tokens(self, chosen: Int[Tensor, "n n_tok"] | None = None) -> Tokens:
         """All bins as tokens, or those ``chosen`` for each star; unusable ones are padding."""
@@ -58,4 +59,5 @@ def bin_pixels(wave: Float[np.ndarray, " n_pix"], resolution: Float[np.ndarray, 
     box = FWHM * pixels * np.add.reduceat(np.gradient(wave), edges) / pixels / np.sqrt(12)
     own = centre / (np.add.reduceat(resolution, edges) / pixels)
     sharp = centre / np.sqrt(own**2 + np.where(pixels > 1, box, 0) ** 2)
-    return Bins(total * share, variance.sqrt() * share, bad, torch.as_tensor(centre, dtype=torch.float32), torch.as_tensor(sharp, dtype=torch.float32))
+    return Bins(total * share, variance.sqrt() * share, bad, torch.as_tensor(centre, dtype=torch.float32), torch.as_tensor(sharp, dtype=torch.float32),
+                width)

@@ -85,9 +85,7 @@ class SpectraFM(nn.Module):
         if both := [name for name in labels if name in (known or {})]:
             raise LabelError(f"{both[0]!r} is known and asked for: the answer would be a copy. Leave it out of one of the two.")
         context = self.context(stars, known)
-        rows = torch.tensor([self._identity(name) for name in labels]).expand(len(context.identity), -1)
-        none = torch.zeros(rows.shape)
-        value, sigma = self._answer(context, Tokens(rows, none, none, none, none))
+        value, sigma = self._answer(context, self.requests(labels, len(context.identity)))
         return {name: (value[:, i], sigma[:, i]) for i, name in enumerate(labels)}
 
     def flux_at(self, stars: SpectraSet | None, wave: Float[np.ndarray, " n_wave"], resolution: float | Float[np.ndarray, " n_wave"] | None = None,
@@ -123,9 +121,7 @@ class SpectraFM(nn.Module):
         """Where each label looks, in each block of the decoder: shares of the tokens, in the order of ``bins(stars)``, that sum to 1."""
         self.eval()
         context = self.context(stars).to(self.network.centre.device)
-        rows = torch.tensor([self._identity(name) for name in labels], device=self.network.centre.device).expand(len(stars), -1)
-        none = torch.zeros(rows.shape, device=rows.device)
-        requests, parts = Tokens(rows, none, none, none, none), [slice(i, i + batch) for i in range(0, len(stars), batch)]
+        requests, parts = self.requests(labels, len(stars)).to(context.value.device), [slice(i, i + batch) for i in range(0, len(stars), batch)]
         return torch.cat([self.network.attention(context.rows(part), requests.rows(part)).cpu() for part in parts])
 
     def forward(self, context: Tokens, requests: Tokens) -> tuple[Float[Tensor, "n n_request"], Float[Tensor, "n n_request"]]:
@@ -187,6 +183,12 @@ class SpectraFM(nn.Module):
         answers = [self(context.rows(slice(i, i + batch)).to(device), requests.rows(slice(i, i + batch)).to(device)) for i in range(0, len(context.identity), batch)]
         none = torch.zeros(0, requests.identity.shape[1])
         return tuple(torch.cat([none, *(part.cpu() for part in parts)]).double().numpy() for parts in (zip(*answers, strict=True) if answers else ((), ())))
+
+    def requests(self, labels: Sequence[str], n: int) -> Tokens:
+        """The tokens that ask for these labels, the same of ``n`` stars; an unknown label raises ``LabelError``."""
+        identity = torch.tensor([self._identity(name) for name in labels]).expand(n, -1)
+        none = torch.zeros(identity.shape)
+        return Tokens(identity, none, none, none, none)
 
     def _identity(self, name: str) -> int:
         if name not in LABELS:

@@ -1,18 +1,12 @@
 """What the tests of adapters share: a little flux, and simulated stars whose labels are off."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
-import spectrakit as sk
-from spectrakit.threads import one_thread
-
 
 @pytest.fixture(autouse=True)
-def small_matrices_need_no_threads():
-    with one_thread():
-        yield
+def small_matrices(single_thread):
+    """All of these tests use them."""
 
 
 @pytest.fixture(scope="session")
@@ -23,9 +17,6 @@ def flux():
 
 
 @pytest.fixture(scope="session")
-def stars():
-    """120 simulated stars whose [Fe/H] scale is off by 0.4 dex: something that labels can teach."""
-    spectra = sk.normalize(sk.simulate("miles", n=120, seed=5))
-    labels = spectra.labels.copy()
-    labels["feh"] = labels["feh"] + 0.4 * labels["feh"].unit
-    return replace(spectra, labels=labels)
+def stars(off_scale):
+    """120 of them."""
+    return off_scale(120)

@@ -49,7 +49,7 @@ def test_the_harness_sees_what_a_user_sees(lab, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", WIDGETS)
-def test_sliders_redraw_and_show_their_values(lab, name):
+def test_sliders_and_menus_redraw(lab, name):
     entry = WIDGETS[name]
     with lab.notebook(entry.cells) as notebook:
         notebook.run_all()
@@ -59,6 +59,10 @@ def test_sliders_redraw_and_show_their_values(lab, name):
         assert notebook.figure() == notebook.figure(cell=-2), "the widget and its static twin differ"
         for label in entry.sliders:
             moves(notebook, notebook.widget(label))
+        for label in entry.menus:
+            chosen = notebook.widget(label).control
+            with notebook.redraws():
+                chosen.select_option(index=(chosen.evaluate("menu => menu.selectedIndex") or chosen.locator("option").count()) - 1)
 
 
 def moves(notebook, slider):

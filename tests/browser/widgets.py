@@ -15,8 +15,9 @@ class Entry:
     """The widget of a notebook. The cells are the notebook's own: those that hold ``pieces``, with ``setup`` after the first."""
 
     notebook: str
-    sliders: tuple[str, ...]            # their labels
+    sliders: tuple[str, ...]            # their labels, and those of ``menus``
     setup: str
+    menus: tuple[str, ...] = ()
     twin: tuple[str, ...] = ()          # keys that bring the first slider where the static figure, in the last cell but one, was drawn
     pieces: tuple[str, ...] = (FIRST, *LAST)
 
@@ -81,6 +82,20 @@ looks = dict(zip(names, ((sk.plots.RED, "o"), (sk.plots.BLUE, "s"), (sk.plots.GR
 truth = {name: labels[:, k] for k, name in enumerate(LABELS)}
 spread = dict(zip(LABELS, (600.0, 1.0, 0.4, 0.1, 0.15), strict=True))
 """
+STRATEGIES = """
+real = sk.normalize(sk.simulate("miles", n=24, seed=5))
+feh, regimes = real.label("feh"), {"all": (-9, 9), ">= -1": (-1, 9), "< -1": (-9, -1)}
+splits = sk.experiments.splits(np.asarray(real.labels["star"]), n_train=6, n_valid=2, n_splits=1, seed=0)
+truth, rng = feh[splits[0].test], np.random.default_rng(0)
+live = [{f"{what}: zero-shot": truth + 0.1 * rng.standard_normal(len(truth)) for what in ("flux", "embedding")}]
+sigma = lambda residual: biweight_scale(residual, c=sk.metrics.CUT)
+"""
+FEW_METALS = """
+edges, counts, snrs, n_bin, rng = (-2.5, -1.0, 0.4), (2, 13), (15.0, 40.0), 5, np.random.default_rng(0)
+feh = np.linspace(-2.4, 0.3, 2 * n_bin)
+cells = np.stack([0 * feh + 5777, 0 * feh + 4.44, feh, 0 * feh, 0 * feh], 1)
+answers = {(way, n, snr): feh + 0.1 * rng.standard_normal(len(feh)) for way in ("zero-shot", "recipe", "LoRA2") for n in counts for snr in snrs}
+"""
 
 
 @dataclass(frozen=True)
@@ -89,6 +104,7 @@ class Written:
 
     sliders: tuple[str, ...]
     cells: list[str]
+    menus: tuple[str, ...] = ()
     twin: tuple[str, ...] = ()
 
 
@@ -112,13 +128,15 @@ lab"""])
 
 WIDGETS = {
     "noise": Entry("00_start_here", ("star", "S/N"), START, pieces=(FIRST, "def with_noise(", *LAST)),
-    "knobs": Entry("01_spectra_and_surveys", ("km/s", "dust [%]", "FWHM x"), KNOBS,
+    "knobs": Entry("01_spectra_and_surveys", ("km/s", "dust [%]", "FWHM x"), KNOBS, menus=("survey",),
                    pieces=(FIRST, "perfect = replace(", "def continuum_by_hand(", "def behind(", "def turned(", *LAST)),
     "gaps": Entry("02_masked_pretraining", ("gaps",), GAPS, twin=("End",)),
-    "explorer": Entry("06_attention_physics", ("star", "layer"), EXPLORER),
+    "explorer": Entry("06_attention_physics", ("star", "layer"), EXPLORER, menus=("line", "label")),
     "neighbours": Entry("03_contrastive_alignment", ("star", "neighbours"), NEIGHBOURS),
-    "instruments": Entry("08_cross_instrument", ("star", "piece"), INSTRUMENTS),
-    "requests": Entry("09_any_to_any", ("star",), "stars, test = simulate_stars(40, seed=9009), np.arange(40)"),
+    "instruments": Entry("08_cross_instrument", ("star", "piece"), INSTRUMENTS, menus=("instrument",)),
+    "requests": Entry("09_any_to_any", ("star",), "stars, test = simulate_stars(40, seed=9009), np.arange(40)", menus=("wanted",)),
+    "strategies": Entry("05_do_we_need_a_foundation_model", (), STRATEGIES, menus=("a", "b", "regime")),
+    "few metals": Entry("07_metal_poor_stars", (), FEW_METALS, menus=("labels", "snr", "remedy")),
     "objections": Entry("10_bring_your_own", ("star", "S/N"), OBJECTIONS),
     "lora": lora_lab("tiny", 40, ("LoRA2 rank",)),
 }

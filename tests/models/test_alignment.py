@@ -12,7 +12,6 @@ from spectrakit.errors import MismatchError, SpectrumError
 from spectrakit.models.alignment import PRESETS, Alignment, BatchNorm, Decoder, JoinedDecoder, info_nce
 from spectrakit.models.spectrum_transformer import SpectrumTransformer, TransformerConfig
 from spectrakit.models.xp_autoencoder import AutoencoderConfig, XPAutoencoder
-from spectrakit.threads import one_thread
 from spectrakit.weights import load_tensors, save_tensors
 
 LRS = TransformerConfig(n_pix=57, window=8, stride=4, n_positions=20, d_model=12, n_layer=1, n_head=3, d_mlp=24, n_chunks=2, chunk=3)
@@ -20,12 +19,7 @@ XP = AutoencoderConfig(n_pix=23, d_hidden=10, widening=2, n_block=1, d_latent=6)
 SIZES = replace(PRESETS["tiny"], n_head=4)
 VARIANTS = ("base", "pr", "split")
 
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    """Matrices of these sizes only wait for other threads."""
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def numbers(*shape, seed=1):

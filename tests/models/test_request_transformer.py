@@ -13,16 +13,11 @@ from torch import nn
 from spectrakit.models.request_transformer import FLOOR, Attention, RequestConfig, RequestTransformer, gaussian_loss
 from spectrakit.models.tokens import PADDING, PERIODS, Tokens, join, sinusoids
 from spectrakit.pretraining.requests import RequestLoss
-from spectrakit.threads import one_thread
 
 TINY = RequestConfig(16, ((4, 24), (2, 12)), ((4, 32), (2, 16), (1, 8)), (24, 12), n_context=8, dropout=0.0)
 N_IDENTITY = 9
 
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def numbers(*shape, seed=1):
@@ -55,6 +50,16 @@ def example(network, n=5, n_context=6, n_request=4):
 
 def same(a, b, tolerance=2e-6):
     return all(torch.allclose(x, y, atol=tolerance, rtol=1e-5) for x, y in zip(a, b, strict=True))
+
+
+def test_a_pass_holds_as_many_stars_as_fit_and_changes_no_answer(network, monkeypatch):
+    context, requests = example(network)
+    whole, passes, encode = network(context, requests), [], network.encode
+    monkeypatch.setattr(network, "encode", lambda part: passes.append(len(part.identity)) or encode(part))
+    for together, expected in ((12, [2, 2, 1]), (3, [1] * 5), (4096, [5])):
+        monkeypatch.setattr("spectrakit.models.request_transformer.TOGETHER", together)
+        assert same(network(context, requests), whole) and passes == expected
+        passes.clear()
 
 
 # tokens --------------------------------------------------------------------------------------------------------------------------------------

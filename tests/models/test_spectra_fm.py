@@ -23,14 +23,9 @@ from spectrakit.pretraining.pixels import SPANS, SURVEYS, SpectraTokens
 from spectrakit.pretraining.requests import RequestLoss
 from spectrakit.simulation import simulate
 from spectrakit.surveys import APOGEE, COMMON, H_BAND
-from spectrakit.threads import one_thread
 from spectrakit.training import TrainConfig, train
 
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def card(size="tiny", training=True):

@@ -15,14 +15,9 @@ from spectrakit.models.star_transformer import COLOURS, IDENTITY, PRESETS, UNSEE
 from spectrakit.models.tokens import PADDING, Tokens
 from spectrakit.pretraining import stars as pretraining
 from spectrakit.pretraining.stars import StarTokens, absolute_g, metals, pretrain_stars, simulate_stars
-from spectrakit.threads import one_thread
 from spectrakit.weights import load_tensors, save_tensors
 
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 @pytest.fixture(scope="module")

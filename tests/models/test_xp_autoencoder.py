@@ -6,16 +6,10 @@ import torch
 
 from spectrakit.errors import SpectrumError
 from spectrakit.models.xp_autoencoder import PRESETS, AutoencoderConfig, XPAutoencoder
-from spectrakit.threads import one_thread
 
 TINY = PRESETS["tiny"]
 
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    """Matrices of these sizes only wait for other threads."""
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 def spectra(n, n_pix=343, seed=1):

@@ -15,15 +15,10 @@ from spectrakit.pretraining.pixels import SPANS
 from spectrakit.pretraining.scratch import train_scratch
 from spectrakit.pretraining.stopping import descend, stretch
 from spectrakit.simulation import simulate
-from spectrakit.threads import one_thread
 
 ERRORS = {"feh": 0.05}
 
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 @pytest.fixture(scope="module")

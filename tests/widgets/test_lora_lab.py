@@ -18,20 +18,13 @@ from spectrakit.widgets.lora_figure import png
 
 STEPS = 15
 
-
-@pytest.fixture(autouse=True)
-def small_matrices_need_no_threads():
-    with one_thread():
-        yield
+pytestmark = pytest.mark.usefixtures("single_thread")
 
 
 @pytest.fixture(scope="module")
-def stars():
-    """40 to train on and 40 to test, of a [Fe/H] scale that is off by 0.4 dex."""
-    spectra = sk.normalize(sk.simulate("miles", n=80, seed=5))
-    labels = spectra.labels.copy()
-    labels["feh"] = labels["feh"] + 0.4 * labels["feh"].unit
-    return replace(spectra, labels=labels)
+def stars(off_scale):
+    """40 to train on and 40 to test."""
+    return off_scale(80)
 
 
 @pytest.fixture(scope="module")
