@@ -35,8 +35,9 @@ $(READY): pyproject.toml constraints.txt
 tour: $(READY)  ## notebook 00, executed and as HTML; all=1 profile=full device=cuda kernel=NAME
 	$(PY) -m tools.tour $(if $(all),--all) --profile $(profile) --device $(device) --kernel $(kernel)
 
+# Two processes of one thread each: on two cores, small matrices wait less for each other so.
 test: lint  ## lint, then every test, the notebooks last
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 2
 
 lint: $(READY)  ## ruff
 	$(PY) -m ruff check

@@ -16,7 +16,7 @@ import spectrakit
 from spectrakit.threads import one_thread
 
 os.environ.setdefault("SPECTRAKIT_OFFLINE", "1")  # no test asks a public archive; those of fetching have a server of their own
-THREADS = min(2, os.cpu_count() or 1)  # small tensors: more threads than this only wait for each other
+THREADS = int(os.environ.get("OMP_NUM_THREADS", min(2, os.cpu_count() or 1)))  # small tensors: more threads than two only wait for each other
 torch.set_num_threads(THREADS)
 hypothesis.settings.register_profile("spectrakit", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("spectrakit")
@@ -46,6 +46,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole notebooks last: what a unit test can say should be said first."""
     items.sort(key=lambda item: item.get_closest_marker("notebook") is not None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Side by side: all tests of a notebook, or else of a file, stay with one process and share what it has set up."""
+    from xdist.scheduler import LoadScopeScheduling
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = lambda test: test.split("[")[-1] if test.startswith("tests/notebooks/") else test.split("::")[0]
+    return scheduler
 
 
 def global_state() -> dict[str, object]:
