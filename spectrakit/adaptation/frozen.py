@@ -11,9 +11,8 @@ from ..errors import MismatchError
 from ..models.aligned import AlignedModel
 from ..models.foundation import FoundationModel
 from ..spectra import SpectraSet
+from ..threads import at_a_time
 from .network import LabelNetwork
-
-BATCH = 256                                                                      # as in FoundationModel.embed: an embedding depends on its batch in the last bit
 
 
 class Frozen:
@@ -71,7 +70,8 @@ def prepared(model: FoundationModel | AlignedModel, *sets: SpectraSet) -> tuple[
 
 
 def _compute(network: LabelNetwork, stage: int, flux: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-    parts = [network.run(*rows, last=stage) for rows in zip(flux.split(BATCH), mask.split(BATCH), strict=True)]
+    many = at_a_time(flux.device)                                                # as in FoundationModel.embed: an embedding depends on its batch in the last bit
+    parts = [network.run(*rows, last=stage) for rows in zip(flux.split(many), mask.split(many), strict=True)]
     return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 

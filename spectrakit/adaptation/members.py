@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..spectra import SpectraSet
-from ..threads import one_thread
+from ..threads import at_a_time, one_thread
 from .adapters import label_network, load, state, trainable
-from .frozen import BATCH as MANY
 
 N_MEMBERS, BATCH, N_CHECKS = 5, 16, 15
 
@@ -98,7 +97,8 @@ def _unseen(network, data: Data, rows) -> Float[Tensor, " n"]:
 def evaluate(network: nn.Module, stage: int, *inputs: Tensor) -> Float[Tensor, " n"]:
     """Labels from what ``stage`` takes."""
     network.eval()
-    return torch.cat([label_network(network).run(*rows, first=stage)[0] for rows in zip(*(t.split(MANY) for t in inputs), strict=True)]).cpu()
+    many = at_a_time(inputs[0].device) if stage < 2 else len(inputs[0])
+    return torch.cat([label_network(network).run(*rows, first=stage)[0] for rows in zip(*(t.split(many) for t in inputs), strict=True)]).cpu()
 
 
 def choose(members: list, data: Data, left_out: Int[np.ndarray, " n"]) -> tuple[int, list[float], float]:

@@ -17,6 +17,7 @@ from ..library import load_library
 from ..objects import require_stars
 from ..spectra import SpectraSet
 from ..surveys import GAIA_XP, LAMOST
+from ..threads import at_a_time
 from ..weights import load_tensors, save_tensors
 from .alignment import OTHER, Alignment
 from .foundation import HEAD_LABELS, Card, check_names, prepare
@@ -86,8 +87,8 @@ class AlignedModel(nn.Module):
         return torch.as_tensor(fill_masked(stars), dtype=torch.float32, device=device), torch.as_tensor(stars.mask, device=device)
 
     @torch.no_grad()
-    def embed(self, stars: SpectraSet, batch: int = 256) -> Float[np.ndarray, "n d"]:
-        """One vector a star, in the space that both kinds of spectra share; compared by their cosine."""
+    def embed(self, stars: SpectraSet, batch: int | None = None) -> Float[np.ndarray, "n d"]:
+        """One vector a star, in the space that both kinds of spectra share; compared by their cosine. ``batch`` of them go through the encoder together."""
         return self._batches(stars, batch, self.alignment.embed, self.d_embed).numpy()
 
     @torch.no_grad()
@@ -109,7 +110,7 @@ class AlignedModel(nn.Module):
         return value, np.full(len(value), self.card.sigma[m][label])
 
     @torch.no_grad()
-    def translate(self, stars: SpectraSet, batch: int = 256) -> SpectraSet:
+    def translate(self, stars: SpectraSet) -> SpectraSet:
         """The same stars as the other survey would see them, normalised its way. ``ivar`` is the inverse square of the scatter that translations of
         simulated stars have, pixel by pixel; for XP it contains the dust, which the lines do not tell.
 
@@ -122,7 +123,7 @@ class AlignedModel(nn.Module):
             raise MismatchError("This model was aligned without decoders (variant 'base'); it compares spectra but predicts none. Use 'pr' or 'split'.")
         other = OTHER[self.modality(stars)]
         survey, wave, recipe = (GAIA_XP, WAVE, XP_RECIPE) if other == "xp" else (LAMOST, self.card.lrs.grid, self.card.lrs.recipe)
-        flux = self._batches(stars, batch, self.alignment.predict, len(wave)).numpy()
+        flux = self._batches(stars, None, self.alignment.predict, len(wave)).numpy()
         error = getattr(self, f"{other}_error").cpu().numpy()
         provenance = {**stars.provenance, "history": [*stars.provenance.get("history", []), f"predicted from {stars.survey}"]}
         return SpectraSet(wave, flux, np.broadcast_to(error**-2.0, flux.shape).copy(), np.zeros(flux.shape, bool), stars.labels, survey.name, "vacuum", "rest",
@@ -139,9 +140,10 @@ class AlignedModel(nn.Module):
         self.require_label(label)
         return LabelNetwork(deepcopy(self.alignment.lrs), deepcopy(self.heads["lrs"][label]), deepcopy(self.alignment.shared["lrs"]))
 
-    def _batches(self, stars: SpectraSet, batch: int, work, width: int) -> Tensor:
+    def _batches(self, stars: SpectraSet, batch: int | None, work, width: int) -> Tensor:
         self.eval()
         m, (flux, mask) = self.modality(stars), self.prepare(stars)
+        batch = at_a_time(flux.device) if batch is None else batch
         none = flux.new_zeros(0, width)                                # so that no star gives no row, not an error
         return torch.cat([none, *(work(m, flux[i:i + batch], mask[i:i + batch]) for i in range(0, len(flux), batch))]).cpu()
 

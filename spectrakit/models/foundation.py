@@ -16,6 +16,7 @@ from ..library import load_library
 from ..objects import require_stars
 from ..spectra import SpectraSet
 from ..surveys import get_survey
+from ..threads import at_a_time
 from ..weights import load_tensors, save_tensors
 from .heads import LabelHead
 from .pixels import Pixels, PixelsConfig
@@ -89,10 +90,11 @@ class FoundationModel(nn.Module):
         return prepare(stars, self.card, next(self.parameters()).device)
 
     @torch.no_grad()
-    def embed(self, stars: SpectraSet, batch: int = 256) -> Float[np.ndarray, "n d_model"]:
-        """One vector a star: the mean over its tokens. Raw spectra are normalised first."""
+    def embed(self, stars: SpectraSet, batch: int | None = None) -> Float[np.ndarray, "n d_model"]:
+        """One vector a star: the mean over its tokens. Raw spectra are normalised first; ``batch`` of them go through the encoder together."""
         self.eval()
         flux, mask = self.prepare(stars)
+        batch = at_a_time(flux.device) if batch is None else batch
         none = flux.new_zeros(0, self.card.encoder.d_model)                      # so that no star gives no embedding, not an error
         return torch.cat([none, *(self.encoder(flux[i:i + batch], mask[i:i + batch]) for i in range(0, len(flux), batch))]).cpu().numpy()
 
