@@ -593,7 +593,7 @@ print(curve.pivot_table(index="method", columns="labels", values=["sigma", "bias
 # Beside it what the tables have, each target in a panel of its own.
 
 # %%
-shown = [target for target in TITLES if target != "miles_all" and any(t == target for t, _ in runs)][:4]
+shown = [target for target in TITLES if sum(t == target for t, _ in runs) > 1][:4]                  # where the number of labels was varied
 fig, axes = plt.subplots(1, 1 + len(shown), figsize=(min(3.3 + 3.2 * len(shown), 11), 4), sharey=True, squeeze=False)
 looks = {"zero-shot": (sk.plots.GREY, "x:"), "straight line": ("black", "v--"), "ridge on embedding": (sk.plots.ORANGE, "^-."), "LoRA2": (sk.plots.BLUE, "o-"), "LoRA4": (sk.plots.RED, "s-"),
          "residual head": (sk.plots.GREEN, "D--"), "Gaussian process on PCA": ("#CC79A7", "P:")}
@@ -607,9 +607,9 @@ for ax, target in zip(axes[0, 1:], shown, strict=True):
         if found:
             ax.errorbar(*zip(*found, strict=True), fmt=style, color=color, ms=4, capsize=2)
     ax.set_title(f"tables\n{TITLES[target]}")
-for ax in axes[0]:
-    ax.set(xscale="log", yscale="log", xlabel="labels to train", xlim=(8, 260))
-    ax.set_xticks((10, 30, 89, 200), ("10", "30", "89", "200"))
+for ax, most in zip(axes[0], (sizes[-1], *(max(n for t, n in runs if t == target) for target in shown)), strict=True):
+    ax.set(xscale="log", yscale="log", xlabel="labels to train", xlim=(8, 1.3 * max(most, 200)))
+    ax.set_xticks(ticks := [n for n in (10, 30, 89, 200, 2000) if n <= max(most, 200)], map(str, ticks))
     ax.set_yticks((0.1, 0.15, 0.2, 0.3, 0.5), ("0.1", "0.15", "0.2", "0.3", "0.5"))
     ax.minorticks_off()
 fig.legend([plt.Line2D([], [], color=c, marker=s[0], ls=s[1:], ms=4) for c, s in looks.values()], looks, fontsize=8, ncols=4, loc="outside lower center")
