@@ -23,7 +23,7 @@ from tests.browser.lab import Notebook, Widget, running
 from tests.browser.widgets import WIDGETS, lora_lab
 
 # of the size that the notebook shows: with LoRA1 the encoder reads every star, without it nothing but a head is run
-TIMED = WIDGETS | {"lora": lora_lab("small", 100, ("LoRA1 rank",)), "lora, head": lora_lab("small", 100, ("LoRA2 rank",), off=("lora1",))}
+TIMED = WIDGETS | {"lora": lora_lab("small", 94, ("LoRA1 rank",)), "lora, head": lora_lab("small", 94, ("LoRA2 rank",), off=("lora1",))}
 
 WATCH = """() => {
     const output = panel.content.widgets.at(-1).node.querySelector('.jp-Cell-outputArea');

@@ -411,13 +411,14 @@ for key in preferred:
     fig.suptitle(f"{key[0]}, {sk.plots.NAMES[key[1]]}, {key[2]} labels and a tenth more for validation, {table.split.nunique()} splits", fontsize=10)
 
 # %% [markdown]
-# Who is *best* in a table with twenty rows is partly who was lucky. So for each label and regime: the row with the least mean scatter, how many others cannot be told from it (95 % interval of the paired difference over splits includes zero), and the
-# best row of each family beside it.
+# Who is *best* in a table with twenty rows is partly who was lucky. So for each table: the row with the least mean scatter, and who cannot be told from it (95 % interval of the paired difference over splits includes zero); for the tables in the figure
+# also by regime, with the best row of each family beside it.
 
 # %%
 best = []
-for (target, label, n), table in tables.items():
-    for regime in regimes:
+for key in sorted(tables, key=lambda k: k not in preferred):
+    (target, label, n), table = key, tables[key]
+    for regime in regimes if key in preferred else ("all",):
         wide = table[table.regime == regime].pivot(index="split", columns="method", values="sigma").dropna(axis=1)
         if wide.empty or len(wide) < 3:
             continue
@@ -425,8 +426,8 @@ for (target, label, n), table in tables.items():
         gap = {m: sk.metrics.paired(wide[m].to_numpy(), wide[order.index[0]].to_numpy(), level=0.95) for m in order.index[1:]}
         tied = [m for m, d in gap.items() if d.interval[0] <= 0]
         leaders = {f: next((m for m in order.index if family(m) == f), None) for f in ("flux", "embedding", "projected", "no pretraining", "physical")}
-        print(f"\n{target}, {label}, {n} labels, [Fe/H] {regime}, {len(wide)} splits: least sigma {order.iloc[0]:.3f}, {order.index[0]}; not told from it: {', '.join(tied) or 'none'}")
-        for m in leaders.values():
+        print(f"{target}, {label}, {n} labels, [Fe/H] {regime}, {len(wide)} splits: least sigma {order.iloc[0]:.3f}, {order.index[0]}; not told from it: {', '.join(tied) or 'none'}")
+        for m in leaders.values() if key in preferred else ():
             if m and m != order.index[0]:
                 print(f"    {m:40s}{order[m]:.3f}   {gap[m].mean:+.3f} [{gap[m].interval[0]:+.3f}, {gap[m].interval[1]:+.3f}] (95 %)")
         best.append({"target": target, "label": label, "labels": n, "regime": regime, "best": order.index[0], "sigma": order.iloc[0], "tied": len(tied)})

@@ -12,7 +12,7 @@ import torch
 
 def at_a_time(device: torch.device) -> int:
     """Spectra that go through an encoder in one pass: more leave the caches of a CPU; a GPU is not filled by few."""
-    return 16 if device.type == "cpu" else 256
+    return 32 if device.type == "cpu" else 256
 
 
 @contextmanager
