@@ -438,7 +438,9 @@ assert quick or errors["none", "LoRA2"][~rich].mean() > errors["none", "zero-sho
 # and regime of metallicity. "Zero-shot, projected" is the path through the projection (MLP2 in the study), "zero-shot" the one through the mean (MLP1).
 
 # %%
-folder = next(p / "benchmarks" / "results" for p in (Path.cwd(), *Path.cwd().parents) if (p / "benchmarks" / "results").is_dir())
+folder = next((p / "benchmarks" / "results" for p in (Path.cwd(), *Path.cwd().parents) if (p / "benchmarks" / "results").is_dir()), None)
+if folder is None:
+    raise FileNotFoundError(f"No benchmarks/results in {Path.cwd()} or above it, and sections 5 and 6 show its tables: open this notebook inside the repository.")
 TITLES = {"miles": "MILES, real", "miles_all": "MILES, real, beyond the hull too", "stelib": "STELIB, real", "lamost": "LAMOST, real", "desi0": "simulated DESI, no systematics",
           "desi1": "simulated DESI", "desi2": "simulated DESI, systematics x 2"}
 runs = {}

@@ -23,7 +23,11 @@ from .weights import load_tensors, save_tensors
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Optimiser settings of one stage; AdamW, linear warm-up, cosine to zero, gradients clipped at norm 1."""
+    """Optimiser settings of one stage; AdamW, linear warm-up, cosine to zero, gradients clipped at norm 1.
+
+    ``muon``: matrices of Linears with more than one output are moved by Muon (Jordan et al. 2024), everything else by AdamW. All directions of a matrix then
+    move alike, weak ones too, in steps whose rms is AdamW's (Liu et al. 2025, arXiv:2502.16982), so that ``lr`` means the same.
+    """
 
     steps: int
     lr: float
@@ -33,6 +37,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     precision: str = "no"            # "bf16" where the processor has it: twice as fast, same result within the noise of the seed
     save_every: int = 250
+    muon: bool = False
 
 
 def train(module: nn.Module, batches: Callable[[int], tuple[Tensor, ...]], config: TrainConfig, folder: Path, name: str) -> None:
@@ -54,22 +59,23 @@ def train(module: nn.Module, batches: Callable[[int], tuple[Tensor, ...]], confi
     """
     from accelerate import Accelerator
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
-    optimizer, first = _start(module.to(accelerator.device), config, checkpoint := folder / f"{name}.safetensors")
+    optimizers, first = _start(module.to(accelerator.device), config, checkpoint := folder / f"{name}.safetensors")
     if first >= config.steps:
         return
-    wrapped, optimizer = accelerator.prepare(_share_statistics(module).train(), optimizer)
+    wrapped, *optimizers = accelerator.prepare(_share_statistics(module).train(), *optimizers)
     log = _Log(folder / f"{name}.csv", first) if accelerator.is_main_process else None
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=name, mininterval=10, disable=not accelerator.is_local_main_process)
     for step in bar:
-        values, norm = _step(wrapped, optimizer, batches(step), config, step, accelerator)
+        values, norm = _step(wrapped, optimizers, batches(step), config, step, accelerator)
         if not math.isfinite(sum(values.values()) + norm):
             raise FloatingPointError(f"{name}: the loss is {values['loss']}, its gradient {norm} at step {step}; the checkpoint {checkpoint.name} is older. "
                                      "Lower lr, start again.")
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         if log is not None:
             bar.set_postfix(log.write(step, values, learning_rate(config, step)), refresh=False)
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                _save(checkpoint, module, optimizer, config, step + 1)
+                _save(checkpoint, module, optimizers, config, step + 1)
     accelerator.wait_for_everyone()                                    # none leaves while another still writes
 
 
@@ -92,15 +98,16 @@ def global_mean(values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
     return values.sum() * n_processes() / count
 
 
-def _step(wrapped: nn.Module, optimizer, batch, config: TrainConfig, step: int, accelerator) -> tuple[dict[str, float], float]:
+def _step(wrapped: nn.Module, optimizers: list, batch, config: TrainConfig, step: int, accelerator) -> tuple[dict[str, float], float]:
     """Gradients of one step; the loss and its terms, means over the processes, and the norm of the gradient before it is clipped."""
     n, rank, device = accelerator.num_processes, accelerator.process_index, accelerator.device
     if odd := [len(part) for part in batch if len(part) % n]:
         raise MismatchError(f"{n} processes cannot share {odd[0]} rows of a batch equally; let every part of it have a multiple of {n} rows.")
     share = [part[rank::n].to(device) for part in batch]              # not in one piece: a shorter part may be of the first rows of a longer one
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, step)
-    optimizer.zero_grad()
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        optimizer.zero_grad()
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         torch.manual_seed((config.seed * 1_000_003 + step) * n + rank)
         terms = wrapped(*share)
@@ -145,28 +152,41 @@ class _Log:
         os.replace(temporary, self.path)
 
 
-def _save(path: Path, module: nn.Module, optimizer, config: TrainConfig, step: int) -> None:
+def _save(path: Path, module: nn.Module, optimizers: list, config: TrainConfig, step: int) -> None:
     tensors = {f"model.{k}": v for k, v in module.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+    for j, optimizer in enumerate(optimizers):
+        for i, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer{j}.{i}.{k}": v for k, v in state.items()}
     save_tensors(path, tensors, {"step": step, "config": asdict(config)})
 
 
-def _start(module: nn.Module, config: TrainConfig, path: Path) -> tuple[torch.optim.Optimizer, int]:
-    """The optimiser and the first step: those of the checkpoint, whose weights are loaded, where there is one."""
-    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+def _optimizers(module: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    matrices = [m.weight for m in module.modules() if config.muon and isinstance(m, nn.Linear) and m.out_features > 1 and m.weight.requires_grad]
+    taken = {id(p) for p in matrices}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
+    found = [torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)]
+    if matrices:
+        found.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"))
+    return found
+
+
+def _start(module: nn.Module, config: TrainConfig, path: Path) -> tuple[list[torch.optim.Optimizer], int]:
+    """The optimisers and the first step: those of the checkpoint, whose weights are loaded, where there is one."""
+    optimizers = _optimizers(module, config)
     if not path.is_file():
-        return optimizer, 0
+        return optimizers, 0
     tensors, meta = load_tensors(path)
     saved = TrainConfig(**{**meta["config"], "betas": tuple(meta["config"]["betas"])})
     if saved != config:
         raise MismatchError(f"{path.name} was made with other settings ({saved}); remove it to start afresh, or go back to them.")
-    weights, state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, optimizer.state_dict()
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     check_names(module.state_dict(), weights)
     module.load_state_dict(weights)
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, i, name = key.split(".")
-            state["state"].setdefault(int(i), {})[name] = value
-    optimizer.load_state_dict(state)
-    return optimizer, meta["step"]
+    for j, optimizer in enumerate(optimizers):
+        state = optimizer.state_dict()
+        for key, value in tensors.items():
+            if key.startswith(f"optimizer{j}."):
+                _, i, name = key.split(".")
+                state["state"].setdefault(int(i), {})[name] = value
+        optimizer.load_state_dict(state)
+    return optimizers, meta["step"]

@@ -92,6 +92,24 @@ def test_steps_are_adamw_by_hand(whole):
     np.testing.assert_allclose([float(row[1]) for row in rows(whole[0] / "run.csv")[1:]], losses, atol=2e-6)
 
 
+def test_muon_moves_all_directions_of_a_matrix_alike(tmp_path):
+    """Minus the polar factor of the gradient, whose singular values are all 1, in a step as long as AdamW's; what is no such matrix is AdamW's."""
+    config, model, before = replace(CONFIG, steps=1, warmup=1, weight_decay=0.0, muon=True), made(), made().state_dict()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4 * 1_000_003)
+        (reference := made().train())(*batches(0)).backward()
+    train(model, batches, config, tmp_path, "run")
+    moved, gradient = {k: before[k] - v for k, v in model.state_dict().items()}, dict((k, p.grad) for k, p in reference.named_parameters())
+    u, s, v = torch.linalg.svd(gradient["layers.0.weight"], full_matrices=False)
+    assert s[0] > 5 * s[-1]
+    lengths = torch.linalg.svdvals(moved["layers.0.weight"]) / (3e-3 * 0.2 * 8**0.5)
+    assert 0.6 < lengths.min() and lengths.max() < 1.3                                      # Newton and Schulz after five rounds: about 1
+    assert torch.cosine_similarity(moved["layers.0.weight"].flatten(), (u @ v).flatten(), dim=0) > 0.97
+    for name in ("layers.4.weight", "layers.4.bias", "layers.1.weight"):
+        seen = gradient[name].abs() > 1e-6
+        torch.testing.assert_close(moved[name][seen], 3e-3 * gradient[name].sign()[seen], rtol=1e-3, atol=1e-6)
+
+
 def test_learning_rate():
     config = TrainConfig(steps=110, lr=2.0, seed=0, warmup=10)
     np.testing.assert_allclose([learning_rate(config, step) for step in (0, 4, 9, 10, 60, 85, 110)], [0.2, 1.0, 2.0, 2.0, 1.0, 1 - 0.5**0.5, 0.0], atol=1e-12)
@@ -201,6 +219,16 @@ def test_interrupted_and_resumed_is_uninterrupted(whole, tmp_path, last):
     assert rows(tmp_path / "run.csv") == rows(whole[0] / "run.csv")
 
 
+def test_muon_resumes_exactly(tmp_path):
+    config, once, twice = replace(CONFIG, muon=True), made(), made()
+    train(once, batches, config, tmp_path / "once", "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(twice, stop_at(7), config, tmp_path / "twice", "run")
+    train(twice, batches, config, tmp_path / "twice", "run")
+    same(twice.state_dict(), once.state_dict())
+    assert {key.split(".")[0] for key in load_tensors(tmp_path / "once" / "run.safetensors")[0]} == {"model", "optimizer0", "optimizer1"}
+
+
 def test_interrupted_twice(whole, tmp_path):
     for last in (4, 7):
         with pytest.raises(KeyboardInterrupt):
@@ -246,7 +274,7 @@ def test_transformer_resumes_exactly(tmp_path):
 # refusals ------------------------------------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("change", [dict(steps=10), dict(lr=1e-3), dict(seed=5), dict(warmup=4), dict(weight_decay=0.0), dict(betas=(0.9, 0.99)),
-                                    dict(save_every=4)], ids=lambda c: next(iter(c)))
+                                    dict(save_every=4), dict(muon=True)], ids=lambda c: next(iter(c)))
 def test_other_settings_are_refused(whole, change):
     before = (whole[0] / "run.safetensors").read_bytes(), (whole[0] / "run.csv").read_bytes()
     with pytest.raises(MismatchError, match=r"run.safetensors was made with other settings \(TrainConfig\(steps=9, .*\); remove it to start afresh, or go back"):
