@@ -62,7 +62,7 @@ class Attention(nn.Module):
         """(n, n_query, d_model), and on demand the weights (n, n_head, n_query, n_key + 1), the learned key's last."""
         n = len(x)
         k, v = (torch.cat([layer(memory), extra.to(memory).expand(n, -1, -1)], 1) for layer, extra in zip((self.k, self.v), self.extra, strict=True))
-        q, k, v = (t.float().view(n, t.shape[1], self.n_head, -1).transpose(1, 2) for t in (self.q(x), k, v))      # fused is fastest in 32 bits on CPU
+        q, k, v = (t.float().view(n, t.shape[1], self.n_head, x.shape[2] // self.n_head).transpose(1, 2) for t in (self.q(x), k, v))  # fused is fastest in 32 bits
         allowed = F.pad(~padding, (0, 1), value=True)[:, None, None]
         with torch.autocast(x.device.type, enabled=False):
             weights = None

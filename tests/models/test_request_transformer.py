@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import example as instance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -185,6 +186,7 @@ def test_what_is_asked_for_and_what_is_known_are(network):
 
 @settings(max_examples=25)
 @given(st.lists(st.booleans(), min_size=6, max_size=6), st.integers(0, 5), st.floats(-1e6, 1e6))
+@instance([True] * 6, 0, 0.0)
 def test_masked_tokens_change_nothing(hidden, more, rubbish):
     """A star whose bad pixels are padding, whatever lies under it, is answered like one that never had them."""
     network = RequestTransformer(TINY, N_IDENTITY, waves=True, seed=0).eval()
