@@ -110,7 +110,9 @@ def test_wrong_lines_have_the_covariance_of_the_simulation():
 
 def test_wrong_lines_cost_information_and_none_cost_nothing(three):
     stars = seen(SUN, 50)[:1]
-    np.testing.assert_allclose(fisher(stars, lines=1e-8), fisher(stars), rtol=1e-6)
+    np.testing.assert_allclose(fisher(stars, lines=1e-8), alone := fisher(stars), rtol=1e-6)
+    scale = np.sqrt(np.diagonal(alone, axis1=1, axis2=2))
+    np.testing.assert_allclose(alone / (scale[:, :, None] * scale[:, None]), three[:1] / (scale[:, :, None] * scale[:, None]), atol=1e-6)    # in company, too
     assert (limit(fisher(stars, lines=0.2)) > 1.1 * limit(three[:1])).all()
 
 

@@ -81,8 +81,8 @@ class Fit:
         SpectrumError
             Spectra of what is no star (``labels["object_class"]``).
         """
-        members = self._members(stars, on, rank, strength)
-        return members.mean(0).numpy(), torch.sqrt(self.residual_sigma**2 + members.var(0)).numpy()
+        members = self._members(stars, on, rank, strength).numpy()
+        return members.mean(0), np.sqrt(self.residual_sigma**2 + members.var(0, ddof=1))
 
     def members(self, stars: SpectraSet) -> Float[np.ndarray, "m n"]:
         """What each member says, in the label's unit; member k has not seen the training stars of ``members.folds`` k."""

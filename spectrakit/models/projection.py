@@ -30,7 +30,7 @@ class CrossAttention(nn.Module):
         """(n, d_embed); hidden tokens are not attended to. With ``return_weights`` also what was given to each token, (n, n_head, n_tok)."""
         n, n_tok, _ = tokens.shape
         q = self.q(query).view(1, self.n_head, 1, -1).expand(n, -1, -1, -1)                       # (n, n_head, 1, d_head)
-        k, v = (t.view(n, n_tok, self.n_head, -1).transpose(1, 2) for t in self.kv(tokens).chunk(2, dim=-1))
+        k, v = (t.view(n, n_tok, self.n_head, q.shape[-1]).transpose(1, 2) for t in self.kv(tokens).chunk(2, dim=-1))
         seen = None if hidden is None else ~hidden[:, None, None]                                 # (n, 1, 1, n_tok)
         if not return_weights:
             return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=seen).flatten(1))

@@ -138,8 +138,8 @@ class RequestTransformer(nn.Module):
     def forward(self, context: Tokens, requests: Tokens) -> tuple[Float[Tensor, "n n_request"], Float[Tensor, "n n_request"]]:
         """Mean and ln variance of the standardised values asked for."""
         n, n_tok = context.identity.shape
-        many = max(1, TOGETHER // max(1, n_tok, requests.identity.shape[1])) if context.value.device.type == "cpu" else n
-        parts = [slice(i, i + many) for i in range(0, n, many)]
+        many = max(1, TOGETHER // max(1, n_tok, requests.identity.shape[1]) if context.value.device.type == "cpu" else n)
+        parts = [slice(i, i + many) for i in range(0, max(1, n), many)]                # of no star one pass, too: its answers have a shape
         answers = [self._pass(context.rows(part), requests.rows(part)) for part in parts]
         return tuple(torch.cat(group) for group in zip(*answers, strict=True))
 

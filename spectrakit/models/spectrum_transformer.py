@@ -94,7 +94,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "n n_tok d_model"], return_weights: bool = False):
         n, n_tok, d_model = x.shape
-        heads = lambda t: t.view(n, n_tok, self.n_head, -1).transpose(1, 2)      # (n, n_head, n_tok, d_head)        # noqa: E731
+        heads = lambda t: t.view(n, n_tok, self.n_head, d_model // self.n_head).transpose(1, 2)      # (n, n_head, n_tok, d_head)        # noqa: E731
         q, (k, v) = heads(self.q(x)), (heads(t) for t in self.kv(x).chunk(2, dim=-1))
         slow = q.dtype == torch.bfloat16 and q.device.type == "cpu"              # torch's fused kernel is, 4 times: benchmarks/throughput.py
         if return_weights or slow:

@@ -51,6 +51,7 @@ def test_every_way_to_adapt_runs_and_leaves_the_model_alone(stars, name, placeme
     before = {k: v.clone() for k, v in model.state_dict().items()}
     fit = sk.adapt(model, stars[:12], label="feh", placement=placement, seed=0, steps=15)
     assert np.isfinite(fit.predict(stars[60:70])[0]).all() and fit.budget == 12
+    assert [part.shape for part in fit.predict(stars[:0])] == [(0,), (0,)]
     assert fit.n_trained == (trained or sum(p.numel() for p in model.network("feh").parameters()))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 

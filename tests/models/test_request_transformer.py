@@ -61,6 +61,7 @@ def test_a_pass_holds_as_many_stars_as_fit_and_changes_no_answer(network, monkey
         monkeypatch.setattr("spectrakit.models.request_transformer.TOGETHER", together)
         assert same(network(context, requests), whole) and passes == expected
         passes.clear()
+    assert all(part.shape == (0, 4) for part in network(*example(network, n=0)))
 
 
 # tokens --------------------------------------------------------------------------------------------------------------------------------------
