@@ -143,7 +143,7 @@ def pretrain_spectra_fm(preset: str, folder: Path, *, steps: int, batch: int, lr
     centre = np.median(labels, 0)
     model.network.centre[FLUX + 1:] = torch.as_tensor(centre)
     model.network.spread[FLUX + 1:] = torch.as_tensor(1.4826 * np.median(np.abs(labels - centre), 0))
-    config = TrainConfig(steps, lr, seed, warmup=500, weight_decay=0.01, betas=(0.9, 0.98), precision=precision)
+    config = TrainConfig(steps, lr, seed, warmup=500, weight_decay=0.01, betas=(0.9, 0.98), precision=precision, muon=True)
     train(RequestLoss(model.network), stream, config, folder, "spectra_fm")
     model.cpu()
     training = {"stars": -(-steps // stream.steps) * stream.n_stars, "batch": batch, "stage": asdict(config), "seed": seed}

@@ -142,7 +142,7 @@ class StarTokens:
     Parameters
     ----------
     requested_in_context : draw requests from all a star has, context included, as published, in place of the rest.
-    n_request : requests a star; colours and labels are drawn four times as often as a coefficient. Fewer where it lacks more: padding.
+    n_request : requests a star; colours and labels are drawn sixteen times as often as a coefficient. Fewer where it lacks more: padding.
     """
 
     def __init__(self, table: StarTable, n_context: int, batch: int, seed: int, n_request: int = 16, requested_in_context: bool = False):
@@ -150,7 +150,7 @@ class StarTokens:
         self.relevant = torch.as_tensor(table.relevant)
         self.n_context, self.batch, self.seed, self.n_request, self.copying = n_context, batch, seed, n_request, requested_in_context
         self.group = torch.tensor([0] * len(BP) + [1] * len(RP) + [2] * len(COLOURS) + [3] * len(STAR_LABELS))
-        self.weight = torch.where(self.group < 2, 1.0, 4.0)
+        self.weight = torch.where(self.group < 2, 1.0, 16.0)
         self.weight[[IDENTITY[name] - 1 for name in UNSEEN]] = 0.0
 
     def __call__(self, step: int) -> tuple[Tensor, ...]:
@@ -188,8 +188,10 @@ def _first(key: Tensor, count: Tensor) -> Tensor:
 
 
 def pretrain_stars(preset: str, folder: Path, *, n_stars: int, steps: int, batch: int, lr: float, seed: int, precision: str, r_v: float | int = 3.1,
-                   requested_in_context: bool = False) -> StarTransformer:
+                   requested_in_context: bool = False, start: StarTransformer | None = None) -> StarTransformer:
     """Simulate ``n_stars``, train on random questions about them; resumes where it was stopped. The card is filled in, sigmas are calibrated.
+
+    ``start``: a model of the same preset, whose weights and units are gone on from.
 
     Raises
     ------
@@ -199,12 +201,16 @@ def pretrain_stars(preset: str, folder: Path, *, n_stars: int, steps: int, batch
     began = time.time()
     model = StarTransformer(StarCard(PRESETS[preset], load_library("xp").sha256, float(r_v), {}, {}), seed)
     table = simulate_stars(n_stars, seed, r_v=r_v)
-    centre = np.nanmedian(table.value, 0)
-    model.network.centre[1:] = torch.as_tensor(centre)
-    model.network.spread[1:] = torch.as_tensor(1.4826 * np.nanmedian(np.abs(table.value - centre), 0))
-    config = TrainConfig(steps, lr, seed, warmup=500, weight_decay=0.01, betas=(0.9, 0.98), precision=precision)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
+    else:
+        centre = np.nanmedian(table.value, 0)
+        model.network.centre[1:] = torch.as_tensor(centre)
+        model.network.spread[1:] = torch.as_tensor(1.4826 * np.nanmedian(np.abs(table.value - centre), 0))
+    config = TrainConfig(steps, lr, seed, warmup=500, weight_decay=0.01, betas=(0.9, 0.98), precision=precision, muon=True)
     train(RequestLoss(model.network), StarTokens(table, model.card.sizes.n_context, batch, seed, requested_in_context=requested_in_context), config, folder, "stars")
     training = {"n_stars": n_stars, "batch": batch, "requested_in_context": requested_in_context, "stage": asdict(config), "seed": seed}
+    training |= {} if start is None else {"start": start.card.training}
     model.card = replace(model.card, scatter=calibrate_stars(model, simulate_stars(max(256, n_stars // 16), seed + 1000, r_v=r_v), seed),
                          training={**training, "seconds": round(time.time() - began)})
     return model.cpu().eval()

@@ -276,6 +276,15 @@ def test_training_leaves_a_model_that_says_what_it_is(tmp_path):
     assert np.array_equal(loaded.request(known, ["bp0"])["bp0"], model.request(known, ["bp0"])["bp0"])
 
 
+def test_training_can_go_on_from_a_model_in_other_dust(tmp_path):
+    made = lambda name, **how: pretrain_stars("tiny", tmp_path / name, n_stars=256, steps=2, batch=32, seed=0, precision="no", **how)      # noqa: E731
+    first = made("first", lr=1e-3)
+    kept, other = made("kept", lr=0.0, r_v=2.5, start=first), made("other", lr=1e-3, r_v=2.5, start=first)
+    same = [torch.equal(value, first.state_dict()[name]) for name, value in kept.state_dict().items() if name != "network.stretch"]
+    assert all(same) and any(not torch.equal(value, first.state_dict()[name]) for name, value in other.state_dict().items() if name != "network.stretch")
+    assert (kept.card.r_v, kept.card.training["start"]) == (2.5, first.card.training)
+
+
 def test_files_of_another_kind_or_library(tmp_path, model):
     with pytest.raises(DataFileError, match="There is no file nothing.safetensors"):
         StarTransformer.load(tmp_path / "nothing.safetensors")
