@@ -16,11 +16,12 @@ Sources: Leung & Bovy 2024 (MNRAS 527, 1494), section 3; Koblischke & Bovy 2024,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .tokens import PADDING, TokenEmbedding, Tokens
@@ -98,11 +99,12 @@ class RequestTransformer(nn.Module):
     n_identity : size of the vocabulary, padding not counted.
     waves : whether tokens have wavelengths and resolving powers.
     seed : of the initial weights (Xavier uniform, biases 0; tables of identities: see ``tokens``).
+    spans : disjoint ranges of wavelength, for each of which sigmas are calibrated apart.
     """
 
-    def __init__(self, config: RequestConfig, n_identity: int, waves: bool, seed: int):
+    def __init__(self, config: RequestConfig, n_identity: int, waves: bool, seed: int, spans: Sequence[tuple[float, float]] = ()):
         super().__init__()
-        self.config, d = config, config.d_model
+        self.config, self.spans, d = config, spans, config.d_model
         widths = (d, *config.head)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -120,7 +122,7 @@ class RequestTransformer(nn.Module):
                     nn.init.xavier_normal_(layer.extra.view(2, d))
         self.register_buffer("centre", torch.zeros(n_identity + 1))
         self.register_buffer("spread", torch.ones(n_identity + 1))
-        self.register_buffer("stretch", torch.ones(n_identity + 1))
+        self.register_buffer("stretch", torch.ones(1 + len(spans), n_identity + 1))
 
     def standardize(self, tokens: Tokens) -> Tokens:
         """Values and errors in units of their identity's ``centre`` and ``spread``."""
@@ -155,11 +157,18 @@ class RequestTransformer(nn.Module):
             return self.mean(x.float())[..., 0], torch.logaddexp(log_variance, torch.full_like(log_variance, math.log(FLOOR)))
 
     def answer(self, context: Tokens, requests: Tokens) -> tuple[Float[Tensor, "n n_request"], Float[Tensor, "n n_request"]]:
-        """Value and standard deviation in the units of what was asked for, the second times ``stretch``, by which too small ones are calibrated after
+        """Value and standard deviation in the units of what was asked for, the second times ``stretch``, by which wrong ones are calibrated after
         training; differentiable in the values of the context."""
         mean, log_variance = self(context, requests)
-        spread, stretch = self.spread[requests.identity], self.stretch[requests.identity]
+        spread, stretch = self.spread[requests.identity], self.stretch[self.span(context)[:, None], requests.identity]
         return mean * spread + self.centre[requests.identity], (0.5 * log_variance).exp() * spread * stretch
+
+    def span(self, context: Tokens) -> Int[Tensor, " n"]:
+        """Which row of ``stretch`` is each star's: 1 for fluxes in the first of the ``spans``, and so on; 0 without any."""
+        row = torch.zeros(len(context.identity), dtype=torch.long, device=context.identity.device)
+        for k, (low, high) in enumerate(self.spans, 1):
+            row[((context.wave >= low - 2) & (context.wave <= high + 2)).any(1)] = k
+        return row
 
     def attention(self, context: Tokens, requests: Tokens) -> Float[Tensor, "n n_layer n_head n_request n_context"]:
         """Where each request looks, in each block of the decoder: shares of the tokens, that sum to 1; padding has none.

@@ -65,7 +65,7 @@ class SpectraFM(nn.Module):
     def __init__(self, card: SpectraFMCard, seed: int = 0):
         super().__init__()
         self.card = card
-        self.network = RequestTransformer(card.sizes, len(IDENTITY), waves=True, seed=seed)
+        self.network = RequestTransformer(card.sizes, len(IDENTITY), waves=True, seed=seed, spans=card.spans)
         self.network.centre[FLUX], self.network.spread[FLUX] = FLUX_SCALE
 
     def predict(self, stars: SpectraSet, label: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:

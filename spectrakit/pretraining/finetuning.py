@@ -87,7 +87,7 @@ def finetune(model: SpectraFM, stars: SpectraSet, validation: SpectraSet, errors
     stage = {"labels": names, "stars": len(stars), "validation": len(validation), "steps": kept, "history": history, "seed": seed}
     tuned.card = replace(model.card, training={**model.card.training, "finetuned": [*model.card.training.get("finetuned", []), stage]})
     for name, (value, sigma) in tuned.request(validation, names).items():
-        network.stretch[IDENTITY[name]] *= stretch(value - validation.label(name), sigma)
+        network.stretch[network.span(held)[0], IDENTITY[name]] *= stretch(value - validation.label(name), sigma)
     return tuned
 
 

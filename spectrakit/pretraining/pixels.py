@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -153,15 +154,18 @@ def pretrain_spectra_fm(preset: str, folder: Path, *, steps: int, batch: int, lr
 
 
 def calibrate_spectra_fm(model: SpectraFM, seed: int, n: int = 2048) -> dict[str, dict[str, float]]:
-    """Stretch each label's sigma until it covers 68.3 % of other stars of the surveys as declared, all together; ``{survey: {label: robust scatter}}``."""
-    ratios, scatter = {name: [] for name in LABELS}, {}
+    """Stretch each label's sigma until it covers 68.3 % of other stars of the surveys as declared, all surveys of a span together.
+
+    Returns ``{survey: {label: robust scatter}}``.
+    """
+    ratios, scatter = defaultdict(list), {}
     for i, survey in enumerate(CALIBRATION):
         stars = simulate(survey, n, seed + i)
-        answers, scatter[survey.name] = model.request(stars, LABELS), {}
-        for name, (value, sigma) in answers.items():
+        span, scatter[survey.name] = int(model.network.span(model.context(stars[:1]))[0]), {}
+        for name, (value, sigma) in model.request(stars, LABELS).items():
             residual = value - stars.label(name)
-            ratios[name].append(np.abs(residual) / sigma)
+            ratios[span, IDENTITY[name]].append(np.abs(residual) / sigma)
             scatter[survey.name][name] = round(float(1.4826 * np.median(np.abs(residual))), 4)
-    for name, parts in ratios.items():
-        model.network.stretch[IDENTITY[name]] *= float(np.quantile(np.concatenate(parts), 0.6827))
+    for where, parts in ratios.items():
+        model.network.stretch[where] *= float(np.quantile(np.concatenate(parts), 0.6827))
     return scatter

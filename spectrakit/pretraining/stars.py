@@ -232,7 +232,7 @@ def calibrate_stars(model: StarTransformer, table: StarTable, seed: int) -> dict
     scatter = {}
     for name, i in IDENTITY.items():
         if (own := identity == i).sum() >= 100:
-            network.stretch[i] *= ratio[own].abs().quantile(0.6827).item()
+            network.stretch[0, i] *= ratio[own].abs().quantile(0.6827).item()
             if name in STAR_LABELS:
                 scatter[name] = round(float(1.4826 * residual[own].abs().median()), 4)
     return scatter

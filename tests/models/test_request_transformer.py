@@ -215,12 +215,26 @@ def test_gradients_of_an_answer_reach_the_context(network):
 def test_answers_are_in_the_units_of_what_was_asked(network):
     context, requests = example(network)
     mean, log_variance = network(context, requests)
-    network.stretch[requests.identity[0, 0]] = 2.0
+    network.stretch[0, requests.identity[0, 0]] = 2.0
     value, sigma = network.answer(context, requests)
     network.stretch.fill_(1.0)
     i = requests.identity[0, 0]
     assert value[0, 0].item() == pytest.approx((mean[0, 0] * network.spread[i] + network.centre[i]).item(), rel=1e-6)
     assert sigma[0, 0].item() == pytest.approx((2 * log_variance[0, 0].div(2).exp() * network.spread[i]).item(), rel=1e-6)
+
+
+def test_sigmas_are_stretched_by_the_span_that_was_read():
+    """Row 1 for fluxes in the first span, 2 in the second, 0 for labels alone or no token at all."""
+    network = RequestTransformer(TINY, N_IDENTITY, waves=True, seed=0, spans=((3000.0, 3900.0), (4000.0, 5600.0))).eval()
+    optical, requests = tokens(1, 5, waves=True)._replace(identity=torch.tensor([[1, 2, 1, 0, 1]])), tokens(1, 2, seed=4, waves=True)
+    for wave, row in ((3500.0, 1), (4500.0, 2), (0.0, 0), (9000.0, 0)):
+        context = optical._replace(wave=torch.where(optical.identity == 1, wave, 0.0))
+        before = network.answer(context, requests)
+        network.stretch[row] = 3.0
+        after = network.answer(context, requests)
+        network.stretch.fill_(1.0)
+        assert network.span(context).tolist() == [row] and torch.equal(before[0], after[0]) and torch.allclose(3 * before[1], after[1])
+    assert network.span(tokens(2, 0, waves=True)).tolist() == [0, 0]
 
 
 def test_variance_has_a_floor(network):

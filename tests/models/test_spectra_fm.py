@@ -335,16 +335,18 @@ def test_training_resumes_and_saved_is_loaded(tmp_path, stream, stars):
 
 
 def test_calibrated_sigmas_cover_two_thirds(monkeypatch, model):
-    """The stretch is such that as many of the held-out stars as should lie within one sigma do."""
-    survey = pretraining.CALIBRATION[0]
-    monkeypatch.setattr(pretraining, "CALIBRATION", (survey,))
+    """In each span as many of the held-out stars as should lie within one sigma do, whatever the other span's sigmas are."""
+    surveys = (pretraining.CALIBRATION[0], pretraining.CALIBRATION[-1])
+    monkeypatch.setattr(pretraining, "CALIBRATION", surveys)
     model = SpectraFM(card(), seed=3)
     model.network.centre[2:] = torch.tensor([5500.0, 3.5, -0.8, 0.15, 0.0])
     scatter = pretraining.calibrate_spectra_fm(model, seed=5, n=64)
-    assert set(scatter[survey.name]) == set(LABELS)
-    held = simulate(survey, 64, 5)
-    for name, (value, sigma) in model.request(held, LABELS).items():
-        assert np.mean(np.abs(value - held.label(name)) < sigma) == pytest.approx(0.6827, abs=0.02), name
+    for i, survey in enumerate(surveys):
+        assert set(scatter[survey.name]) == set(LABELS)
+        held = simulate(survey, 64, 5 + i)
+        for name, (value, sigma) in model.request(held, LABELS).items():
+            assert np.mean(np.abs(value - held.label(name)) < sigma) == pytest.approx(0.6827, abs=0.02), (survey.name, name)
+    assert (model.network.stretch[1, 2:] != model.network.stretch[2, 2:]).all() and (model.network.stretch[0] == 1).all()
 
 
 def test_h_band_training_survey_has_no_gaps():
@@ -362,7 +364,7 @@ def test_shipped_model_reads_two_instruments(survey, feh):
     value, sigma = model.predict(stars, "feh")
     residual = value - stars.label("feh")
     assert 1.4826 * np.median(np.abs(residual)) < feh
-    assert np.mean(np.abs(residual) < sigma) == pytest.approx(0.68, abs=0.12)
+    assert np.mean(np.abs(residual) < sigma) == pytest.approx(0.68, abs=0.08)
     bins = model.bins(few := stars[np.arange(64)])
     chosen = np.flatnonzero(~bins.mask.any(0).numpy())[20::30]
     flux, _ = model.flux_at(few, bins.wave.double().numpy()[chosen])                    # as sharp as the tokens, not as the pixels

@@ -265,7 +265,7 @@ def test_training_leaves_a_model_that_says_what_it_is(tmp_path):
     model = made()
     assert model.card.training["n_stars"] == 256
     assert set(model.card.scatter) == {"teff", "logg", "m_h", "ln_ebv", "g_luminosity"}
-    assert model.network.stretch[IDENTITY["teff"]] != 1
+    assert model.network.stretch[0, IDENTITY["teff"]] != 1
     again = made()
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
