@@ -14,7 +14,7 @@ import torch
 from spectrakit.pretraining.pixels import pretrain_spectra_fm
 from spectrakit.pretraining.stars import pretrain_stars
 
-STARS = {"small_stars": dict(n_stars=131_072, steps=10_000, batch=64, lr=1e-3, precision="bf16"),
+STARS = {"small_stars": dict(n_stars=131_072, steps=8000, batch=64, lr=1e-3, precision="bf16"),
          "tiny_stars": dict(n_stars=16_384, steps=2000, batch=64, lr=2e-3, precision="no")}
 SPECTRA = {"small_spectrafm": dict(steps=5000, batch=64, lr=1e-3, precision="bf16"),
            "tiny_spectrafm": dict(steps=2000, batch=32, lr=2e-3, precision="no")}

@@ -145,7 +145,7 @@ class StarTokens:
     n_request : requests a star; colours and labels are drawn sixteen times as often as a coefficient. Fewer where it lacks more: padding.
     """
 
-    def __init__(self, table: StarTable, n_context: int, batch: int, seed: int, n_request: int = 16, requested_in_context: bool = False):
+    def __init__(self, table: StarTable, n_context: int, batch: int, seed: int, n_request: int = 32, requested_in_context: bool = False):
         self.value, self.error = (torch.as_tensor(part, dtype=torch.float32) for part in (table.value, table.error))
         self.relevant = torch.as_tensor(table.relevant)
         self.n_context, self.batch, self.seed, self.n_request, self.copying = n_context, batch, seed, n_request, requested_in_context
