@@ -566,15 +566,21 @@ ax.axhline(0.5, color=sk.plots.GREY, lw=0.6)
 ax.set_xticks(range(4), [sk.plots.NAMES[label] for label in HEAD_LABELS])
 ax.set(ylabel="area under the ROC", title="Attention of a request: its own pixels (symbols) and those of the other labels (dashes)", xlabel="asked for")
 ax.legend(fontsize=8, loc="upper left")
-alpha_own, alpha_others = (float(x) for x in (asked["trained"][0][3, 3], asked["trained"][0][3, :3].mean()))
+cross, passed = asked["trained"][0], asked["trained"][1] < 0.05
+ahead = np.diag(cross) - (cross.sum(1) - np.diag(cross)) / 3
 print("trained, larger p after Holm of giants and dwarfs:", dict(zip(HEAD_LABELS, asked["trained"][1].round(3).tolist(), strict=True)))
-print(f"[alpha/Fe]: own pixels {alpha_own:.2f}, those of the others {alpha_others:.2f}")
-assert quick or (asked["trained"][1] < 0.05).tolist() == [False, False, False, True]
-assert quick or alpha_own > alpha_others + 0.04
+print("own pixels less those of the others:", dict(zip(HEAD_LABELS, ahead.round(2).tolist(), strict=True)), "  looks most at the pixels of:", [HEAD_LABELS[k] for k in cross.argmax(1)])
+untrained = np.array([np.diag(areas) for title, (areas, _) in asked.items() if title != "trained"])
+print("areas:", {name: f"{own:.2f}, random weights {low:.2f} to {high:.2f}" for name, own, low, high in zip(HEAD_LABELS, np.diag(cross), untrained.min(0), untrained.max(0), strict=True)})
+assert quick or passed.tolist() == [True, True, True, False]
+assert quick or (cross.argmax(1) == 0).all() and ahead[0] > 0.05 > ahead[1:].max()
 
 # %% [markdown]
-# **Takeaway.** For one of four. The request for [α/Fe] looks at what α elements change, in giants and in dwarfs, more than at the pixels of other labels, and no shift does as well. Those for Teff, log g and [Fe/H] do not pass, and reach
-# no more than random weights do: the network answers these questions too (notebook 08), from pixels that it does not look at most. A figure of the one would have been a fine proof that attention has learned physics.
+# **Takeaway.** For three of four, if one stops at the p-value: the requests for Teff, log g and [Fe/H] find their label's own pixels, in giants and in dwarfs, better than shifts do. The second printed line takes most of it back. *All four* requests look most at the
+# pixels of Teff; the one for log g finds the pixels of Teff better than its own, and so does the one for [Fe/H]; the one for [α/Fe], which does not pass, looks at its own less than at the others'. The network answers all four questions well (notebook 08).
+#
+# And ask another training. The same network with three fifths of the steps and an older optimiser, half as good at its labels, had it the other way round: [α/Fe] alone passed (area 0.67, the others' pixels 0.59), Teff, log g and [Fe/H] did not (0.54 to 0.57).
+# A figure of either would have been a fine proof that attention has learned physics.
 #
 # A label is a sum of elements. [α/Fe] raises Mg, Si, Ca, Ti (and O) together; [Fe/H] raises everything, iron included. For reference stars the library has spectra with *one* abundance raised by 0.2 dex (notebook 01), which no emulator has smoothed. The positives are now
 # the tenth of the pixels that one element changes most, in units of the noise; nothing is taken off for other labels.
@@ -784,7 +790,7 @@ print("own label less others: " + ", ".join(f"{method} {round(float(value), 3) +
 # * Roll-out does better than all untrained networks, and best of all at its own coarse resolution. It is the same for every label: it shows where the encoder gathers information, not what for.
 # * Being on lines is easy: the depth of the spectrum alone passes nearly everywhere. Surviving the control is not: integrated gradients stay significant when the labels are nonsense.
 #   What sets the true heads apart is a larger area, and that they prefer their own label's pixels to those of the others.
-# * A request's attention can be its own: SpectraFM's for [α/Fe] finds that label's pixels. For the other three labels it does not.
+# * A request's attention can be its own, and still be nobody's: three of SpectraFM's four find their label's pixels, all four look most at those of Teff, and another training of the same network turns it round.
 # * From which element [α/Fe] is read, no method can say: heads with shuffled labels find Mg, Si, Ca, Ti and Fe as well.
 # * *Not* shown: anything about real stars, where the library's derivatives are not the truth; that a pixel without a high score is not used. One network was trained
 #   once: other trainings may have other layers. And a spectrum of 1462 pixels has room for few independent shifts of a smooth score: absence of proof.

@@ -255,9 +255,9 @@ halves = {"blue": (gaia_xp.WAVE > 4000) & (gaia_xp.WAVE < 6400), "red": (gaia_xp
 metals = {who: {half: 100 * np.median(np.abs(one.flux[-1] / one.flux[0] - 1)[px]) for half, px in halves.items()} for who, one in (("model", found), ("oracle", exact))}
 print("median change from [M/H] = +0.3 to -2.0 [%]:", {who: {half: round(float(v), 1) for half, v in two.items()} for who, two in metals.items()})
 print("median difference in shape from the oracle (dotted), 420 to 950 nm [%]:", {name: round(float(value), 2) for name, value in worst.items()})
-ratio = {who: two["blue"] / two["red"] for who, two in metals.items()}
-print("blue over red:", {who: round(float(value), 2) for who, value in ratio.items()})
-assert max(worst.values()) < 10 and ratio["oracle"] > 1.5 and abs(ratio["model"] / ratio["oracle"] - 1) < 0.1
+share = {half: metals["model"][half] / metals["oracle"][half] for half in halves}
+print("of the oracle's change the model has:", {half: round(float(value), 2) for half, value in share.items()})
+assert max(worst.values()) < 10 and all(two["blue"] > 1.5 * two["red"] for two in metals.values()) and share["red"] < share["blue"] < 1
 
 # %% [markdown]
 # Now with less: log g and [M/H] without a temperature. A number has to be assumed, and the model assumes what its training stars have. And with labels that no training star had: dwarfs down to 3600 K, where the
@@ -277,12 +277,12 @@ magnitude = sequences.absolute_magnitude(model.request(sequences.main_sequence(c
 for row in zip(cool, rp0, rp0_sigma, magnitude, strict=True):
     print("dwarf of {:.0f} K: RP 0 {:.4f} ± {:.4f}, absolute G {:.1f} mag".format(*row))
 assert (sigma["Teff unknown"] > sigma["Teff told"]).all()
-assert abs(rp0[3] - rp0[2]) < 0.3 * abs(rp0[1] - rp0[0]) and magnitude[3] < magnitude[1]
+assert abs(rp0[3] - rp0[2]) < 0.5 * abs(rp0[1] - rp0[0]) and magnitude[3] - magnitude[2] < 0.3 * (magnitude[1] - magnitude[0])
 
 # %% [markdown]
 # **Takeaway.** Nobody told it what a spectrum is: the coefficients are 110 numbers with names. That they make smooth spectra which redden along the giant branch was learned. What is not known is averaged
-# over, with a larger sigma. Where its training stars end, so does the model, without a word: below 4200 K the spectrum stays nearly that of the coolest dwarf, cool dwarfs become *brighter*, and sigma, which should say so, hardly
-# doubles.
+# over, with a larger sigma. What is rare is played down: of the change that metals make at 5000 K the model has four fifths in the blue and about half in the red. And where its training stars end, so does the model, without a word: below 4200 K
+# the spectrum stays nearly that of the coolest dwarf, a dwarf of 3600 K hardly fades (real ones have an absolute G of about 9), and sigma, which should say so, does not even triple.
 #
 # ## 5. Half a spectrum: BP from RP, RP from BP
 #
@@ -433,13 +433,13 @@ for ebv in np.unique(found.ebv):
     fits["one model for all", ebv] = extinction.fit_rv(one)
     share = (stars.column("ln_ebv", "truth") > np.log(ebv)).mean()
     print(f"E(B-V) = {ebv:.1f}: R_V = {fits['one model for all', ebv].r_v:.2f} ± {fits['one model for all', ebv].sigma:.2f}; {share:.0%} of stars like those of the training have more dust")
-by_ebv = [fits["one model for all", ebv].r_v for ebv in np.unique(found.ebv)]
-assert by_ebv == sorted(by_ebv, reverse=True) and max(abs(r_v - model.card.r_v) for r_v in by_ebv) < 0.15
+by_ebv = [fits["one model for all", ebv] for ebv in np.unique(found.ebv)]
+assert [fit.r_v for fit in by_ebv] == sorted((fit.r_v for fit in by_ebv), reverse=True) and all(abs(fit.r_v - model.card.r_v) < 2 * fit.sigma for fit in by_ebv)
 
 # %% [markdown]
-# **Takeaway.** The law of dust is in the weights, though "dust" is a number with a name like any other: nearly all of the curve lies within 5 % of the law, and R_V comes out as it went in. Its error is not all scatter, though. The answer
-# depends on how much dust is asked for: the more, the less the red end is reddened per magnitude of E(B-V). The oracle, asked the same, has nothing of it; the model bends the law where it saw few stars. Nor is it the same in every training:
-# an earlier one, longer and on a coarser library, answered 3.3, 2.7 and 2.6.
+# **Takeaway.** The law of dust is in the weights, though "dust" is a number with a name like any other: nearly all of the curve lies within 5 % of the law, and R_V comes out within its error. That error is not all scatter, though. The answer
+# depends on how much dust is asked for: the more, the less the red end is reddened per magnitude of E(B-V), down to two errors below the truth. The oracle, asked the same, has nothing of it; the model bends the law where it saw few stars. Nor is it
+# the same in every training: two earlier ones answered 3.2, 3.1, 3.0 and 3.3, 2.7, 2.6.
 #
 # Two limits are not the model's. XP sees with a wide line spread, so that even an oracle's curve wiggles, most where a giant has little light. And a fit with another law gives the oracle another R_V, by more than the stated errors. Last, the model knows *one* R_V, that of
 # its training stars: R_V is no observable in the vocabulary. For 2.5 and 4.0 other models have to be trained, on stars in such dust; `benchmarks/stars.py dust --train` does that.
@@ -464,7 +464,7 @@ print("correlation with the truth:", {name: round(float(value), 2) for name, val
 assert unseen["j_h"] < 0.6 and unseen["bp_rp"] > 1 and unseen["j_k"] > 2 * unseen["j_h"]
 
 # %% [markdown]
-# **Takeaway.** Compare the rows. An observable that was asked for in training is answered to a fraction of its scatter. For the two that never were the answers are no better than a guess, and the stated sigma is far too small: a direction that was trained as an input
+# **Takeaway.** Compare the rows. An observable that was asked for in training is answered to a fraction of its scatter. Of the two that never were, BP-RP is answered worse than by a guess and J-K hardly better, and the stated sigma is far too small: a direction that was trained as an input
 # is not yet a question. The paper shows these two requests in a figure, without a number, as a success; here it is none. What differs (theirs may see what it is asked for, and trained much longer) has not been tried one by one.
 
 # %% [markdown]
