@@ -389,7 +389,7 @@ def ladder(ax, table, regime, order, figure, unit):
         ax.errorbar(part[figure][method], i, xerr=part[f"{figure}_scatter"][method], fmt=marker, color=color, ms=4, capsize=2)
         if not low < part[figure][method] < high:
             right = part[figure][method] > high
-            ax.text(right, i, f"{part[figure][method]:.2f} >" if right else f"< {part[figure][method]:.2f}", ha="right" if right else "left", va="center", fontsize=8, color=color, transform=ax.get_yaxis_transform())
+            ax.text(right, i, f"{part[figure][method]:.2f} >" if right else f"< {part[figure][method]:.2f}", ha="right" if right else "left", va="center", fontsize=8, color=color, transform=ax.get_yaxis_transform(), bbox={"fc": "white", "ec": "none", "pad": 1})
     ax.set(xlabel=f"{figure} [{unit}]", xlim=(low, high), title=f"[Fe/H] {regime}, {part.n.iloc[0]:.0f} test stars" if regime != "all" else f"all, {part.n.iloc[0]:.0f} test stars")
     ax.title.set_fontsize(10)
     ax.locator_params(axis="x", nbins=4)

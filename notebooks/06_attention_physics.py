@@ -565,7 +565,7 @@ for k, (cross, _) in enumerate(asked.values()):
 ax.axhline(0.5, color=sk.plots.GREY, lw=0.6)
 ax.set_xticks(range(4), [sk.plots.NAMES[label] for label in HEAD_LABELS])
 ax.set(ylabel="area under the ROC", title="Attention of a request: its own pixels (symbols) and those of the other labels (dashes)", xlabel="asked for")
-ax.legend(fontsize=8, loc="upper left")
+ax.legend(fontsize=8, loc="upper right")
 cross, passed = asked["trained"][0], asked["trained"][1] < 0.05
 ahead = np.diag(cross) - (cross.sum(1) - np.diag(cross)) / 3
 print("trained, larger p after Holm of giants and dwarfs:", dict(zip(HEAD_LABELS, asked["trained"][1].round(3).tolist(), strict=True)))
@@ -576,7 +576,7 @@ assert quick or passed.tolist() == [True, True, True, False]
 assert quick or (cross.argmax(1) == 0).all() and ahead[0] > 0.05 > ahead[1:].max()
 
 # %% [markdown]
-# **Takeaway.** For three of four, if one stops at the p-value: the requests for Teff, log g and [Fe/H] find their label's own pixels, in giants and in dwarfs, better than shifts do. The second printed line takes most of it back. *All four* requests look most at the
+# **Takeaway.** For three of four, if one stops at the p-value: the requests for Teff, log g and [Fe/H] find their label's own pixels, in giants and in dwarfs, better than shifts do. The printed lines take most of it back. Only for Teff is the area out of reach of untrained networks. *All four* requests look most at the
 # pixels of Teff; the one for log g finds the pixels of Teff better than its own, and so does the one for [Fe/H]; the one for [α/Fe], which does not pass, looks at its own less than at the others'. The network answers all four questions well (notebook 08).
 #
 # And ask another training. The same network with three fifths of the steps and an older optimiser, half as good at its labels, had it the other way round: [α/Fe] alone passed (area 0.67, the others' pixels 0.59), Teff, log g and [Fe/H] did not (0.54 to 0.57).

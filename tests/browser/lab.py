@@ -63,7 +63,8 @@ class Widget:
 
     def __init__(self, notebook: "Notebook", label: str):
         page = notebook.page
-        labelled = page.locator(".widget-inline-hbox").filter(has=page.get_by_text(label, exact=True))
+        said = page.get_by_text(label, exact=True).and_(page.locator(":not(option)"))          # a menu may offer what another widget is labelled with
+        labelled = page.locator(".widget-inline-hbox").filter(has=said)
         self.box = labelled.or_(page.get_by_role("button", name=label, exact=True))
         self.control = self.box.locator(".noUi-handle, input:not(.widget-readout), select").or_(self.box.and_(page.locator("button"))).first
 

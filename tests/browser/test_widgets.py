@@ -59,6 +59,12 @@ def test_sliders_and_menus_redraw(lab, name):
         assert notebook.figure() == notebook.figure(cell=-2), "the widget and its static twin differ"
         for label in entry.sliders:
             moves(notebook, notebook.widget(label))
+        for label in entry.boxes:
+            before, box = notebook.figure(), notebook.widget(label)
+            for touch in (box.click, lambda box=box: box.press("Space")):
+                with notebook.redraws():
+                    touch()
+            assert notebook.figure() == before, f"{label}: ticked and unticked, another figure than before"
         for label in entry.menus:
             chosen = notebook.widget(label).control
             with notebook.redraws():

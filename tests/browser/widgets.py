@@ -15,9 +15,10 @@ class Entry:
     """The widget of a notebook. The cells are the notebook's own: those that hold ``pieces``, with ``setup`` after the first."""
 
     notebook: str
-    sliders: tuple[str, ...]            # their labels, and those of ``menus``
+    sliders: tuple[str, ...]            # their labels, and those of ``menus`` and tick ``boxes``
     setup: str
     menus: tuple[str, ...] = ()
+    boxes: tuple[str, ...] = ()
     twin: tuple[str, ...] = ()          # keys that bring the first slider where the static figure, in the last cell but one, was drawn
     pieces: tuple[str, ...] = (FIRST, *LAST)
 
@@ -105,6 +106,7 @@ class Written:
     sliders: tuple[str, ...]
     cells: list[str]
     menus: tuple[str, ...] = ()
+    boxes: tuple[str, ...] = ()
     twin: tuple[str, ...] = ()
 
 
@@ -134,7 +136,8 @@ WIDGETS = {
     "explorer": Entry("06_attention_physics", ("star", "layer"), EXPLORER, menus=("line", "label")),
     "neighbours": Entry("03_contrastive_alignment", ("star", "neighbours"), NEIGHBOURS),
     "instruments": Entry("08_cross_instrument", ("star", "piece"), INSTRUMENTS, menus=("instrument",)),
-    "requests": Entry("09_any_to_any", ("star",), "stars, test = simulate_stars(40, seed=9009), np.arange(40)", menus=("wanted",)),
+    "requests": Entry("09_any_to_any", ("star",), "stars = simulate_stars(120, seed=9009)\ntest = np.flatnonzero(np.isfinite(stars.value).all(1))[:40]",
+                      menus=("wanted",), boxes=("BP", "RP", "colours", "teff", "m_h", "ln_ebv", "g_luminosity")),
     "strategies": Entry("05_do_we_need_a_foundation_model", (), STRATEGIES, menus=("a", "b", "regime")),
     "few metals": Entry("07_metal_poor_stars", (), FEW_METALS, menus=("labels", "snr", "remedy")),
     "objections": Entry("10_bring_your_own", ("star", "S/N"), OBJECTIONS),
