@@ -425,7 +425,7 @@ assert abs(fits["oracle", "G23"].r_v - model.card.r_v) < 0.05 and abs(off) < 0.6
 assert abs(fits["oracle", "G23"].r_v - fits["oracle", "F99"].r_v) > fits["oracle", "G23"].sigma
 
 # %% [markdown]
-# The error of the model's R_V is more than twice the oracle's. Is it scatter? One E(B-V) at a time:
+# The error of the model's R_V is more than three times the oracle's. Is it scatter? One E(B-V) at a time:
 
 # %%
 for ebv in np.unique(found.ebv):
