@@ -154,7 +154,7 @@ def test_what_is_asked_for_is_not_in_the_context(table):
         for told, asked in zip(context.identity.tolist(), requests.identity.tolist(), strict=True):
             told, asked = [i for i in told if i], [i for i in asked if i]
             assert len(set(told)) == len(told) <= 64
-            assert len(set(asked)) == len(asked) <= 16
+            assert len(set(asked)) == len(asked) <= 32
             assert not set(told) & set(asked)
             assert not {IDENTITY[name] for name in UNSEEN} & set(asked)
 
