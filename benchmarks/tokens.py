@@ -3,7 +3,7 @@
     python benchmarks/tokens.py [--threads 2] [--sizes paper small]
 
 CPU seconds of all threads, the least of the repeats, and the peak memory; each cell in a process of its own. The published code's figures are of
-torch 2.13 on 2 cores, on a machine that was not idle. It decodes one request at a time, and has dropout on attention weights too.
+torch 2.13 on 2 cores, on a machine that was not idle, with AdamW. It decodes one request at a time, and has dropout on attention weights too.
 """
 
 import argparse
@@ -19,15 +19,19 @@ from spectrakit.models import spectra_fm, star_transformer
 from spectrakit.models.request_transformer import RequestTransformer
 from spectrakit.models.tokens import Tokens
 from spectrakit.pretraining.requests import RequestLoss
+from spectrakit.training import TrainConfig, optimizers
 
-# cell: (model, stars, tokens in the context, requests, training?, CPU seconds and GiB of the published code)
+# cell: (model, stars, tokens in the context, requests, optimiser of a training step, CPU seconds and GiB of the published code)
 CELLS = {
-    "SpectraFM, training step": ("spectra_fm", 64, 512, 1, True, 31.6, 6.9),
-    "SpectraFM, 5 labels of 64 stars": ("spectra_fm", 64, 512, 5, False, 7.3, None),
-    "stars, training step of 64": ("stars", 64, 64, 1, True, 0.476, 0.78),
-    "stars, training step of 512": ("stars", 512, 64, 1, True, 4.47, 2.5),
-    "stars, 110 coefficients of 64": ("stars", 64, 4, 110, False, 3.7, None),
-    "stars, 110 coefficients of one": ("stars", 1, 4, 110, False, None, None),
+    "SpectraFM, training step": ("spectra_fm", 64, 512, 1, "AdamW", 31.6, 6.9),
+    "the same with Muon": ("spectra_fm", 64, 512, 1, "Muon", 31.6, 6.9),
+    "SpectraFM, 5 labels of 64 stars": ("spectra_fm", 64, 512, 5, None, 7.3, None),
+    "stars, training step of 64": ("stars", 64, 64, 1, "AdamW", 0.476, 0.78),
+    "stars, step of 64 with Muon": ("stars", 64, 64, 1, "Muon", 0.476, 0.78),
+    "stars, training step of 512": ("stars", 512, 64, 1, "AdamW", 4.47, 2.5),
+    "stars, step of 512 with Muon": ("stars", 512, 64, 1, "Muon", 4.47, 2.5),
+    "stars, 110 coefficients of 64": ("stars", 64, 4, 110, None, 3.7, None),
+    "stars, 110 coefficients of one": ("stars", 1, 4, 110, None, None, None),
 }
 
 
@@ -41,29 +45,30 @@ def random_tokens(n, n_tok, n_identity, waves, generator):
 
 def work(cell, size, precision):
     """A function that does what is to be timed."""
-    kind, n, n_context, n_request, training, *_ = CELLS[cell]
+    kind, n, n_context, n_request, optimizer, *_ = CELLS[cell]
     waves = kind == "spectra_fm"
     presets, n_identity = (spectra_fm.PRESETS, len(spectra_fm.IDENTITY)) if waves else (star_transformer.PRESETS, len(star_transformer.VOCABULARY))
-    network, generator = RequestTransformer(presets[size], n_identity, waves, 0).train(training), torch.Generator().manual_seed(0)
+    network, generator = RequestTransformer(presets[size], n_identity, waves, 0).train(optimizer is not None), torch.Generator().manual_seed(0)
     context, requests = (random_tokens(n, k, n_identity, waves, generator) for k in (n_context, n_request))
     if waves:
         none = torch.zeros(n, n_request)
         requests = Tokens(torch.arange(n_request).expand(n, -1) % 5 + 2, none, none, none, none)
-    loss, optimizer = RequestLoss(network), torch.optim.AdamW(network.parameters(), 1e-4)
+    loss, moved_by = RequestLoss(network), optimizers(network, TrainConfig(1, 1e-4, 0, muon=optimizer == "Muon"))
     cast = lambda: torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")                     # noqa: E731
 
     def step():
         with cast():
             terms = loss(*(part for tokens in (context, requests) for part in tokens if part is not None))
         torch.stack([term for term in terms.values() if torch.isfinite(term)]).sum().backward()           # one request is no flux: its mean is none
-        optimizer.step()
-        optimizer.zero_grad()
+        for one in moved_by:
+            one.step()
+            one.zero_grad()
 
     @torch.no_grad()
     def answer():
         with cast():
             return network(context, requests)
-    return step if training else answer
+    return step if optimizer else answer
 
 
 def measure(cell, size, precision, threads, least=10.0):

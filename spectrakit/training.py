@@ -86,6 +86,17 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - config.warmup) / max(1, config.steps - config.warmup)))
 
 
+def optimizers(module: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for matrices where ``config.muon`` asks for it."""
+    matrices = [m.weight for m in module.modules() if config.muon and isinstance(m, nn.Linear) and m.out_features > 1 and m.weight.requires_grad]
+    taken = {id(p) for p in matrices}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
+    found = [torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)]
+    if matrices:
+        found.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"))
+    return found
+
+
 def global_mean(values: Float[Tensor, " n"]) -> Float[Tensor, ""]:
     """Mean over the values of all processes, of which each may have another number, as a loss that ``train`` can average over processes.
 
@@ -160,21 +171,11 @@ def _save(path: Path, module: nn.Module, optimizers: list, config: TrainConfig, 
     save_tensors(path, tensors, {"step": step, "config": asdict(config)})
 
 
-def _optimizers(module: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    matrices = [m.weight for m in module.modules() if config.muon and isinstance(m, nn.Linear) and m.out_features > 1 and m.weight.requires_grad]
-    taken = {id(p) for p in matrices}
-    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in taken]
-    found = [torch.optim.AdamW(rest, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)]
-    if matrices:
-        found.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"))
-    return found
-
-
 def _start(module: nn.Module, config: TrainConfig, path: Path) -> tuple[list[torch.optim.Optimizer], int]:
     """The optimisers and the first step: those of the checkpoint, whose weights are loaded, where there is one."""
-    optimizers = _optimizers(module, config)
+    found = optimizers(module, config)
     if not path.is_file():
-        return optimizers, 0
+        return found, 0
     tensors, meta = load_tensors(path)
     saved = TrainConfig(**{**meta["config"], "betas": tuple(meta["config"]["betas"])})
     if saved != config:
@@ -182,11 +183,11 @@ def _start(module: nn.Module, config: TrainConfig, path: Path) -> tuple[list[tor
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     check_names(module.state_dict(), weights)
     module.load_state_dict(weights)
-    for j, optimizer in enumerate(optimizers):
+    for j, optimizer in enumerate(found):
         state = optimizer.state_dict()
         for key, value in tensors.items():
             if key.startswith(f"optimizer{j}."):
                 _, i, name = key.split(".")
                 state["state"].setdefault(int(i), {})[name] = value
         optimizer.load_state_dict(state)
-    return optimizers, meta["step"]
+    return found, meta["step"]
