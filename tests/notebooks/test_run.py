@@ -1,5 +1,6 @@
 """Every notebook runs in the short profile; running it again gives the same output, and its exercises can be solved."""
 
+import os
 import re
 import subprocess
 import sys
@@ -41,6 +42,14 @@ def test_costs_less_than_twice_what_its_header_says(executed):
     seconds, megabytes = re.search(rf"^{executed.stem} +([\d.]+) +(\d+)", executed.with_suffix(".txt").read_text(encoding="utf-8"), re.M).groups()
     assert float(seconds) < 2 * 60 * promised.run
     assert float(megabytes) < 2 * 1000 * promised.memory
+
+
+def test_the_tour_of_the_readme_needs_no_real_stars(tmp_path):
+    """The first notebook in its full profile, which is what a newcomer runs."""
+    without = {name: value for name, value in os.environ.items() if name != "SPECTRAKIT_DATA"}
+    done = subprocess.run([sys.executable, "-m", "tools.tour", "--output", str(tmp_path)], cwd=ROOT, env=without, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert "SIMULATED stars" in (tmp_path / "00_start_here.ipynb").read_text(encoding="utf-8")
 
 
 SOLVED = """import contextlib as _contextlib, io as _io
