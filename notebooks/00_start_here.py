@@ -348,7 +348,7 @@ def show(star=place, snr=30):
     left.plot(many.wave, spectra.flux[k], color=sk.plots.BLUE, lw=0.9, label="without it")
     left.set(xlabel="wavelength in vacuum [Å]", ylabel="flux / continuum", ylim=(0.2, 1.5), title=f"Star {star} of {len(order)}: {spectra.label('teff')[k]:.0f} K, log g {spectra.label('logg')[k]:.1f}")
     left.legend(fontsize=8, ncols=2, loc="lower right")
-    right.axhline(feh[k], color=sk.plots.GREY, ls="--", label="literature")
+    right.axhline(feh[k], color=sk.plots.GREY, ls="--", label="label")
     right.axhline(zero[k], color=sk.plots.BLUE, label="without noise")
     right.plot(np.arange(1, 9), value, "o", color=sk.plots.ORANGE, label="with noise")
     right.set(xlabel="draw of the noise", ylabel="[Fe/H], zero-shot [dex]", ylim=(feh[k] - 1, feh[k] + 1.4), title=f"scatter {value.std(ddof=1):.2f} dex")

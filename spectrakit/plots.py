@@ -71,7 +71,7 @@ def predictions(truth, value, label: str, ax=None, sigma=None, name: str = "", c
     ax.errorbar(truth, value, yerr=sigma, fmt=marker, ms=3.5, color=color, ecolor=color, elinewidth=0.5, alpha=0.6, mew=0, label=name or None)
     span = [min(np.min(truth), np.min(value)), max(np.max(truth), np.max(value))]
     ax.plot(span, span, color=GREY, lw=0.8, zorder=0)
-    ax.set(xlabel=f"{NAMES[label]} from the literature [{UNITS[label]}]", ylabel=f"{NAMES[label]} predicted [{UNITS[label]}]", aspect="equal")
+    ax.set(xlabel=f"{NAMES[label]} of the label [{UNITS[label]}]", ylabel=f"{NAMES[label]} predicted [{UNITS[label]}]", aspect="equal")
     return ax
 
 
@@ -88,5 +88,5 @@ def residuals(feh, residual, ax=None, name: str = "", color: str = BLUE, marker:
     ax.plot([], [], marker, ms=8, color=color, label=name or None)
     ax.axhline(0, color=GREY, lw=0.8, zorder=0)
     ax.axvline(-1, color=GREY, lw=0.6, ls=":")
-    ax.set(xlabel="[Fe/H] from the literature [dex]", ylabel="predicted - literature [dex]")
+    ax.set(xlabel="[Fe/H] of the label [dex]", ylabel="predicted - label [dex]")
     return ax
