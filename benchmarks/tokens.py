@@ -24,7 +24,7 @@ from spectrakit.training import TrainConfig, optimizers
 # cell: (model, stars, tokens in the context, requests, optimiser of a training step, CPU seconds and GiB of the published code)
 CELLS = {
     "SpectraFM, training step": ("spectra_fm", 64, 512, 1, "AdamW", 31.6, 6.9),
-    "the same with Muon": ("spectra_fm", 64, 512, 1, "Muon", 31.6, 6.9),
+    "SpectraFM, step with Muon": ("spectra_fm", 64, 512, 1, "Muon", 31.6, 6.9),
     "SpectraFM, 5 labels of 64 stars": ("spectra_fm", 64, 512, 5, None, 7.3, None),
     "stars, training step of 64": ("stars", 64, 64, 1, "AdamW", 0.476, 0.78),
     "stars, step of 64 with Muon": ("stars", 64, 64, 1, "Muon", 0.476, 0.78),

@@ -257,7 +257,7 @@ print("median change from [M/H] = +0.3 to -2.0 [%]:", {who: {half: round(float(v
 print("median difference in shape from the oracle (dotted), 420 to 950 nm [%]:", {name: round(float(value), 2) for name, value in worst.items()})
 share = {half: metals["model"][half] / metals["oracle"][half] for half in halves}
 print("of the oracle's change the model has:", {half: round(float(value), 2) for half, value in share.items()})
-assert max(worst.values()) < 10 and all(two["blue"] > 1.5 * two["red"] for two in metals.values()) and share["red"] < share["blue"] < 1
+assert max(worst.values()) < 10 and all(two["blue"] > 1.5 * two["red"] for two in metals.values()) and 0.5 < share["red"] < share["blue"] < 1
 
 # %% [markdown]
 # Now with less: log g and [M/H] without a temperature. A number has to be assumed, and the model assumes what its training stars have. And with labels that no training star had: dwarfs down to 3600 K, where the
@@ -277,7 +277,7 @@ magnitude = sequences.absolute_magnitude(model.request(sequences.main_sequence(c
 for row in zip(cool, rp0, rp0_sigma, magnitude, strict=True):
     print("dwarf of {:.0f} K: RP 0 {:.4f} ± {:.4f}, absolute G {:.1f} mag".format(*row))
 assert (sigma["Teff unknown"] > sigma["Teff told"]).all()
-assert abs(rp0[3] - rp0[2]) < 0.5 * abs(rp0[1] - rp0[0]) and magnitude[3] - magnitude[2] < 0.3 * (magnitude[1] - magnitude[0])
+assert abs(rp0[3] - rp0[2]) < 0.32 * abs(rp0[1] - rp0[0]) and magnitude[3] - magnitude[2] < 0.3 * (magnitude[1] - magnitude[0])
 
 # %% [markdown]
 # **Takeaway.** Nobody told it what a spectrum is: the coefficients are 110 numbers with names. That they make smooth spectra which redden along the giant branch was learned. What is not known is averaged
@@ -434,7 +434,7 @@ for ebv in np.unique(found.ebv):
     share = (stars.column("ln_ebv", "truth") > np.log(ebv)).mean()
     print(f"E(B-V) = {ebv:.1f}: R_V = {fits['one model for all', ebv].r_v:.2f} ± {fits['one model for all', ebv].sigma:.2f}; {share:.0%} of stars like those of the training have more dust")
 by_ebv = [fits["one model for all", ebv] for ebv in np.unique(found.ebv)]
-assert [fit.r_v for fit in by_ebv] == sorted((fit.r_v for fit in by_ebv), reverse=True) and all(abs(fit.r_v - model.card.r_v) < 2 * fit.sigma for fit in by_ebv)
+assert [fit.r_v for fit in by_ebv] == sorted((fit.r_v for fit in by_ebv), reverse=True) and all(abs(fit.r_v - model.card.r_v) < min(0.24, 2 * fit.sigma) for fit in by_ebv)
 
 # %% [markdown]
 # **Takeaway.** The law of dust is in the weights, though "dust" is a number with a name like any other: nearly all of the curve lies within 5 % of the law, and R_V comes out within its error. That error is not all scatter, though. The answer
